@@ -1,0 +1,52 @@
+# make book: the HTML of the book, every chapter executed.   make test: every test.
+# Both make .venv first, if it is not there. PROFILE=smoke|book|paper sets the scale of the chapters.
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+PROFILE ?= book
+PY := .venv/bin/python
+CHAPTERS := $(wildcard book/*.ipynb)
+
+.PHONY: book test venv html lint unit chapters outputs bench clean
+
+book: venv html
+test: venv lint unit chapters
+	@echo "test: all passed"
+
+venv:
+	@$(PYTHON) tools/setup_venv.py
+
+# The execution cache sees a chapter's cells, not what they import: drop it when that has changed.
+html:
+	@echo "book: executing $(words $(CHAPTERS)) chapters (profile $(PROFILE)) and building the pages"
+	@$(PY) tools/copy_mathjax.py
+	@mkdir -p _build; made="$(PROFILE) $$(cat bnicl/*.py constraints.txt _config.yml | cksum)"; \
+	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
+	@BNICL_PROFILE=$(PROFILE) .venv/bin/jupyter-book build . --all -W -n --keep-going
+	@test -f _build/html/index.html && echo "book: open _build/html/index.html"
+
+lint:
+	@echo "test: style, types, import order"
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+unit:
+	@echo "test: the package"
+	@$(PY) -m pytest tests
+
+# Smoke: every cell runs and the cells whose output no profile changes are compared. Book: all are.
+chapters: PROFILE := smoke
+chapters:
+	@echo "test: $(words $(CHAPTERS)) chapters, profile $(PROFILE)"
+	@BNICL_PROFILE=$(PROFILE) $(PY) -m pytest $(if $(filter book,$(PROFILE)),--nbval,--nbval-lax) \
+	  --nbval-cell-timeout=300 --nbval-sanitize-with tests/sanitize.cfg $(CHAPTERS)
+
+# Executes the chapters in place: their committed outputs are those of the profile "book".
+outputs:
+	@BNICL_PROFILE=book $(PY) tools/execute_chapters.py $(CHAPTERS)
+
+bench:
+	@$(PY) -m benchmarks
+
+clean:
+	rm -rf _build runs

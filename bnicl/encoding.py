@@ -1,0 +1,136 @@
+"""Integer states <-> the columns that a transformer reads, and the checks that all input passes.
+
+A column stacks a one-hot block of d_m entries for each of the M nodes, then a position block of M + 1
+flags: one for each target, the last for context rows. With S = sum of d_m a column has S + M + 1 entries.
+
+    context row:  [ x_0 | x_1 | ... | x_{M-1} | 0 ... 0 1 ]
+    query for m0: [ x_0 | ... | x_{m0-1} | 0 ... 0 | e_m0 ]
+
+An absent value (ABSENT) is a block of zeros, never the same as state 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+ABSENT = -1
+
+Context = Int64[Tensor, "batch n nodes"]
+Query = Int64[Tensor, "batch nodes"]
+
+
+def blocks(cardinalities: Sequence[int]) -> tuple[slice, ...]:
+    """Where each node's one-hot block lies in a column.
+
+    >>> blocks((2, 3))
+    (slice(0, 2, None), slice(2, 5, None))
+    """
+    return tuple(slice(start, stop) for start, stop in pairwise(accumulate(cardinalities, initial=0)))
+
+
+def one_hot(
+    states: Int64[Tensor, "*batch nodes"], cardinalities: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "*batch S"]:
+    """One-hot blocks side by side, [..., S]; ABSENT becomes a block of zeros.
+
+    >>> one_hot(torch.tensor([[1, 0], [ABSENT, 2]]), (2, 3))
+    tensor([[0., 1., 1., 0., 0.],
+            [0., 0., 0., 0., 1.]])
+    """
+    check_states("states", states, cardinalities, absent=True)
+    columns = [
+        torch.nn.functional.one_hot(states[..., m] + 1, card + 1)[..., 1:] for m, card in enumerate(cardinalities)
+    ]
+    return torch.cat(columns, dim=-1).to(dtype)
+
+
+def from_one_hot(columns: Float[Tensor, "*batch S"], cardinalities: Sequence[int]) -> Int64[Tensor, "*batch nodes"]:
+    """The inverse of `one_hot`: integer states, ABSENT where a block is zero.
+
+    >>> from_one_hot(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]), (2, 3))
+    tensor([-1,  0])
+    """
+    if columns.shape[-1] != sum(cardinalities):
+        raise ValueError(f"columns: expected {sum(cardinalities)} entries, got {columns.shape[-1]}")
+    states = []
+    for m, block in enumerate(blocks(cardinalities)):
+        values = columns[..., block]
+        if not bool((((values == 0) | (values == 1)).all(-1) & (values.sum(-1) <= 1)).all()):
+            raise ValueError(f"columns: expected block {m} to be one-hot or zero, got other values")
+        states.append(torch.where(values.sum(-1) > 0, values.argmax(-1), ABSENT))
+    return torch.stack(states, dim=-1)
+
+
+def encode(
+    context: Context,
+    query: Query,
+    target: int,
+    cardinalities: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "batch n_ctx width"]:
+    """The input matrix: the context's columns, then the query's, [batch, n + 1, S + M + 1].
+
+    Entries of `query` from `target` on are not read. Raises ValueError for input out of range.
+
+    >>> encode(torch.tensor([[[0, 1]]]), torch.tensor([[1, 0]]), 1, (2, 2))
+    tensor([[[1., 0., 0., 1., 0., 0., 1.],
+             [0., 1., 0., 0., 0., 1., 0.]]])
+    """
+    check_context(context, cardinalities)
+    check_query(context, query, target, cardinalities)
+    batch, n, m = context.shape
+    prefix = query.clone()
+    prefix[:, target:] = ABSENT
+    x = one_hot(torch.cat([context, prefix.unsqueeze(1)], dim=1), cardinalities, dtype)
+    position = torch.zeros(batch, n + 1, m + 1, dtype=dtype, device=context.device)
+    position[:, :-1, m] = 1
+    position[:, -1, target] = 1
+    return torch.cat([x, position], dim=-1)
+
+
+# --- checks: every public function calls these before it computes anything ------------------------
+
+
+def check_states(name: str, states: Tensor, cardinalities: Sequence[int], absent: bool = False) -> None:
+    """Raises ValueError unless `states` is int64 [..., M] with every entry a state of its node."""
+    if states.dtype != torch.int64:
+        raise ValueError(f"{name}: expected integer states (torch.int64), got {states.dtype}")
+    if states.shape[-1] != len(cardinalities):
+        raise ValueError(f"{name}: expected {len(cardinalities)} columns, one for each node, got {states.shape[-1]}")
+    if states.numel() == 0:
+        return
+    lowest = ABSENT if absent else 0
+    for m, card in enumerate(cardinalities):
+        low, high = states[..., m].aminmax()
+        if low < lowest or high >= card:
+            got = int(high) if high >= card else int(low)
+            raise ValueError(f"{name}: expected states of node {m} in 0..{card - 1}, got {got}")
+
+
+def check_context(context: Tensor, cardinalities: Sequence[int]) -> None:
+    """Raises ValueError unless `context` is int64 [batch, n, M], n >= 1, every entry a state of its node."""
+    if context.ndim != 3:
+        raise ValueError(f"context: expected shape [batch, n, {len(cardinalities)}], got {tuple(context.shape)}")
+    check_states("context", context, cardinalities)
+    if context.shape[0] == 0 or context.shape[1] == 0:
+        raise ValueError(f"context: expected at least one row in at least one context, got {tuple(context.shape)}")
+
+
+def check_query(context: Tensor, query: Tensor, target: int, cardinalities: Sequence[int]) -> None:
+    """Raises ValueError unless target is a node and `query` [batch, M] has a state for each node before it."""
+    m = len(cardinalities)
+    check_target(target, cardinalities)
+    if query.ndim != 2 or query.shape[1] != m or query.shape[0] != context.shape[0]:
+        raise ValueError(f"query: expected shape ({context.shape[0]}, {m}), got {tuple(query.shape)}")
+    check_states("query", query[:, :target], cardinalities[:target])
+
+
+def check_target(target: int, cardinalities: Sequence[int]) -> None:
+    """Raises ValueError unless `target` is the index of a node."""
+    if isinstance(target, bool) or not isinstance(target, int) or not 0 <= target < len(cardinalities):
+        raise ValueError(f"target: expected a node in 0..{len(cardinalities) - 1}, got {target!r}")

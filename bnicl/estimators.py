@@ -1,0 +1,351 @@
+"""What a context tells about the next value: four estimators of P(X_target | query), by batched counting.
+
+Let n_k be the number of context rows that agree with the query on a set A of nodes and have state k of
+the target, n = sum_k n_k. Every estimator here is made of such counts.
+
+| estimator           | agrees on         | estimate                                                    |
+|---------------------|-------------------|-------------------------------------------------------------|
+| `MaximumLikelihood` | the parents       | n_k / n                                                     |
+| `NaiveFrequency`    | all predecessors  | n_k / n                                                     |
+| `PosteriorMean`     | the parents       | (n_k + alpha) / (n + d alpha)                               |
+| `ModelAverage`      | every subset A    | posterior means, weighted by the posterior of A             |
+
+All answer `predict_proba(context, query, target)`: int64 [batch, n, M], int64 [batch, M], a node ->
+float64 [batch, card[target]], rows summing to 1. Entries of the query from the target on are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bnicl.encoding import Context, Query, check_context, check_query, check_target
+from bnicl.networks import BayesianNetwork
+from bnicl.sampling import ravel_states
+
+Unmatched = Literal["nan", "uniform", "marginal", "nearest"]
+Probabilities = Float[Tensor, "batch card"]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Anything that answers what the next value is: an estimator here, a transformer later."""
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities: ...
+
+
+def count(
+    context: Context, target: int, given: Sequence[int], cardinalities: Sequence[int]
+) -> Int64[Tensor, "batch *cells"]:
+    """How often each state of the target occurs with each joint state of `given`.
+
+    Returns int64 [batch, *cards of given, card[target]].
+
+    >>> count(torch.tensor([[[0, 1], [0, 1], [1, 0]]]), 1, [0], (2, 2))
+    tensor([[[0, 2],
+             [1, 0]]])
+    """
+    nodes = (*given, target)
+    shape = [cardinalities[node] for node in nodes]
+    cells = math.prod(shape)
+    index = ravel_states(context, nodes, cardinalities)
+    index = index + cells * torch.arange(len(context), device=context.device).unsqueeze(1)
+    return torch.bincount(index.flatten(), minlength=cells * len(context)).reshape(-1, *shape)
+
+
+class _Frequency:
+    """Relative frequencies among the rows that agree with the query on the nodes that `_given` names."""
+
+    name: str
+
+    def __init__(self, cardinalities: Sequence[int], unmatched: Unmatched) -> None:
+        if unmatched not in get_args(Unmatched):
+            raise ValueError(f"unmatched: expected one of {', '.join(get_args(Unmatched))}, got {unmatched!r}")
+        self.cardinalities, self.unmatched = tuple(cardinalities), unmatched
+
+    def _given(self, target: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The relative frequencies, float64 [batch, card[target]]; see the class for rows without a match."""
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        if self.unmatched == "nearest":
+            agreeing = torch.zeros_like(context[:, :, 0])
+            for agree in _agreement(context, query, self._given(target)):
+                agreeing += agree
+            matching = agreeing == agreeing.amax(dim=1, keepdim=True)
+        else:
+            matching = _matching(context, query, self._given(target))
+        counts = _tally(context[:, :, target], matching, self.cardinalities[target])
+        overall = _tally(context[:, :, target], torch.ones_like(matching), self.cardinalities[target])
+        return _normalised(counts, overall, self.unmatched)
+
+
+def _by_node(context: Tensor) -> Tensor:
+    """The same context with each node's states contiguous in memory: counting reads a node at a time."""
+    return context.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+
+
+def _agreement(context: Tensor, query: Tensor, given: Sequence[int]) -> Iterator[Tensor]:
+    """For each of the nodes `given`, which rows agree with the query there: bool [batch, n]."""
+    return (context[:, :, node] == query[:, node, None] for node in given)
+
+
+def _matching(context: Tensor, query: Tensor, given: Sequence[int]) -> Tensor:
+    """Which rows agree with the query on all of the nodes `given`, bool [batch, n]."""
+    matching = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device)
+    for agree in _agreement(context, query, given):
+        matching &= agree
+    return matching
+
+
+def _tally(states: Tensor, chosen: Tensor, card: int) -> Tensor:
+    """How many of the chosen rows have each state, float64 [batch, card]."""
+    return torch.stack([((states == k) & chosen).sum(1) for k in range(card)], dim=-1).double()
+
+
+def _normalised(counts: Tensor, overall: Tensor, unmatched: Unmatched) -> Tensor:
+    """counts [..., card] over their sum; rows without a count by the policy, from `overall` (same shape)."""
+    fallback = {
+        "nan": torch.full_like(counts, math.nan),
+        "uniform": torch.ones_like(counts),
+        "marginal": overall.expand_as(counts),
+        "nearest": counts,  # the nearest rows are counted already: there is always one
+    }[unmatched]
+    kept = torch.where(counts.sum(-1, keepdim=True) > 0, counts, fallback)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+class MaximumLikelihood(_Frequency):
+    """In-context maximum likelihood, the paper's "Bayesian inference": the parents are known.
+
+    P(k) = n_k / n over the n rows that agree with the query on Pa(target). Where n = 0 the likelihood
+    says nothing, and `unmatched` decides:
+
+    - "nan" (default): a row of NaN, so that nobody takes a guess for an estimate;
+    - "uniform": 1 / d for each of d states;
+    - "marginal": the target's frequencies over all rows, whatever their parents;
+    - "nearest": the frequencies over the rows that agree on the *most* parents, which is what the
+      constructed transformer tends to.
+
+    See Also: PosteriorMean, which is defined for every context. Reference: arXiv 2501.02547, section 3.
+
+    >>> net = BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
+    >>> context, query = torch.tensor([[[0, 1], [0, 1], [0, 0], [1, 0]]]), torch.tensor([[0, 0]])
+    >>> MaximumLikelihood(net).predict_proba(context, query, 1)
+    tensor([[0.3333, 0.6667]], dtype=torch.float64)
+    """
+
+    name = "MLE"
+
+    def __init__(self, net: BayesianNetwork, unmatched: Unmatched = "nan") -> None:
+        super().__init__(net.cardinalities, unmatched)
+        self.net = net
+
+    def _given(self, target: int) -> tuple[int, ...]:
+        return self.net.parents[target]
+
+    def fit(self, context: Context) -> tuple[Tensor, ...]:
+        """The whole network fitted to each context: per node float64 [batch, *evidence_card, card].
+
+        Every row of every table, counted in one pass a node; the same numbers as `predict_proba`.
+        """
+        check_context(context, self.cardinalities)
+        by_node = _by_node(context)
+        return tuple(self._fit_node(by_node, m) for m in range(self.net.n_nodes))
+
+    def _fit_node(self, context: Tensor, target: int) -> Tensor:
+        counts = count(context, target, self.net.parents[target], self.cardinalities)
+        shape = counts.shape
+        table = counts.reshape(shape[0], -1, shape[-1]).double()
+        if self.unmatched == "nearest":
+            near = _shared_states(self.net.evidence_card(target)).to(table.device)
+            score = torch.where(table.sum(-1).unsqueeze(1) > 0, near, -1)
+            overall = table
+            table = (score == score.amax(-1, keepdim=True)).double() @ table
+        else:
+            overall = table.sum(1, keepdim=True)
+        return _normalised(table, overall, self.unmatched).reshape(shape)
+
+
+def _shared_states(evidence_card: Sequence[int]) -> Int64[Tensor, "rows rows"]:
+    """On how many parents two joint states of the parents agree."""
+    states = torch.cartesian_prod(*(torch.arange(card) for card in (*evidence_card, 1))).reshape(
+        -1, len(evidence_card) + 1
+    )
+    return (states.unsqueeze(0) == states.unsqueeze(1))[..., :-1].sum(-1)
+
+
+class NaiveFrequency(_Frequency):
+    """Frequencies given *all* predecessors, the paper's "naive inference": the graph is not used.
+
+    As `MaximumLikelihood` on the complete graph over the order. A query then has few matching rows or
+    none; `unmatched` is as there.
+
+    >>> context, query = torch.tensor([[[0, 1, 1], [1, 1, 0]]]), torch.tensor([[0, 1, 0]])
+    >>> NaiveFrequency((2, 2, 2), unmatched="uniform").predict_proba(context, query, 2)
+    tensor([[0., 1.]], dtype=torch.float64)
+    """
+
+    name = "naive"
+
+    def __init__(self, cardinalities: Sequence[int], unmatched: Unmatched = "nan") -> None:
+        super().__init__(cardinalities, unmatched)
+
+    def _given(self, target: int) -> tuple[int, ...]:
+        return tuple(range(target))
+
+
+class PosteriorMean:
+    """The mean of the posterior over tables whose rows are Dirichlet(alpha) a priori; parents known.
+
+    P(k) = (n_k + alpha) / (n + d alpha) for d states: defined for every context, uniform where no row
+    matches. For tables drawn from this prior no predictor that knows the graph has a smaller expected
+    Kullback-Leibler divergence from the truth: this is the exact optimum.
+
+    >>> net = BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
+    >>> context, query = torch.tensor([[[0, 1], [0, 1], [0, 0], [1, 0]]]), torch.tensor([[0, 0]])
+    >>> PosteriorMean(net, alpha=0.5).predict_proba(context, query, 1)
+    tensor([[0.3750, 0.6250]], dtype=torch.float64)
+    """
+
+    name = "posterior mean"
+
+    def __init__(self, net: BayesianNetwork, alpha: float = 0.5) -> None:
+        _check_alpha(alpha)
+        self.net, self.alpha = net, alpha
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The posterior mean, float64 [batch, card[target]]."""
+        check_context(context, self.net.cardinalities)
+        check_query(context, query, target, self.net.cardinalities)
+        parents = self.net.parents[target]
+        matching = _matching(context, query, parents)
+        return self._smoothed(_tally(context[:, :, target], matching, self.net.cardinalities[target]))
+
+    def fit(self, context: Context) -> tuple[Tensor, ...]:
+        """Every table's posterior mean: per node float64 [batch, *evidence_card, card]."""
+        check_context(context, self.net.cardinalities)
+        parents, cards, by_node = self.net.parents, self.net.cardinalities, _by_node(context)
+        return tuple(self._smoothed(count(by_node, m, parents[m], cards)) for m in range(self.net.n_nodes))
+
+    def _smoothed(self, counts: Tensor) -> Tensor:
+        smoothed = counts + self.alpha
+        return smoothed.double() / smoothed.double().sum(-1, keepdim=True)
+
+
+class ModelAverage:
+    """The exact optimum when the graph is unknown: an average over every parent set, the order known.
+
+    A priori each predecessor of the target is a parent with probability `edge_prob`, independently, and
+    rows of tables are Dirichlet(alpha). With counts n_ck of parent state c and target state k,
+
+        P(A | context)  is proportional to  edge_prob^|A| (1 - edge_prob)^(m - |A|)
+                        prod_c  B(n_c + alpha) / B(alpha),   B the multivariate beta function,
+        P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),
+
+    c(A) being the query's states on A. The sum has 2^m terms for a target with m predecessors; what is
+    computed are the counts of all of them at once, prod_i (1 + d_i) cells. More than `MAX_CELLS` of them
+    raise a ValueError.
+
+    >>> average = ModelAverage((2, 2), alpha=0.5, edge_prob=0.5)
+    >>> context = torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]])
+    >>> average.parent_set_posterior(context, 1)[0, 1]  # X_0 is a parent: X_1 copies it
+    tensor(0.8571, dtype=torch.float64)
+    """
+
+    name = "model average"
+    MAX_CELLS = 2**22
+
+    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: float = 0.5) -> None:
+        _check_alpha(alpha)
+        if not 0 <= edge_prob <= 1:
+            raise ValueError(f"edge_prob: expected a probability in [0, 1], got {edge_prob}")
+        self.cardinalities, self.alpha, self.edge_prob = tuple(cardinalities), alpha, edge_prob
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The averaged posterior means, float64 [batch, card[target]]."""
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        self._check_size(target)
+        return torch.cat([self._average(context[part], query[part], target) for part in self._parts(context, target)])
+
+    def parent_set_posterior(self, context: Context, target: int) -> Float[Tensor, "batch *subsets"]:
+        """P(A | context), float64 [batch, 2, ..., 2]: axis i is 1 where predecessor i is in A."""
+        check_context(context, self.cardinalities)
+        check_target(target, self.cardinalities)
+        self._check_size(target)
+        parts = self._parts(context, target)
+        return torch.cat([self._posterior(self._counts(context[part], target)) for part in parts])
+
+    def cells(self, target: int) -> int:
+        """How many counts the sum over the target's parent sets takes: prod_i (1 + d_i) times its states."""
+        return math.prod(1 + card for card in self.cardinalities[:target]) * self.cardinalities[target]
+
+    def _check_size(self, target: int) -> None:
+        if (cells := self.cells(target)) > self.MAX_CELLS:
+            raise ValueError(
+                f"ModelAverage: expected at most {self.MAX_CELLS:,} counts for one target, got {cells:.3g} for "
+                f"node {target}: its {target} predecessors make 2^{target} parent sets"
+            )
+
+    def _parts(self, context: Tensor, target: int) -> list[slice]:
+        """Contexts taken together so that their counts stay within MAX_CELLS."""
+        step = max(1, self.MAX_CELLS // self.cells(target))
+        return [slice(start, start + step) for start in range(0, len(context), step)]
+
+    def _counts(self, context: Tensor, target: int) -> Tensor:
+        """Counts for every subset at once, int64 [batch, 1 + d_0, ..., 1 + d_{m-1}, d].
+
+        The last index of an axis is the sum over that predecessor: it is not in A.
+        """
+        counts = count(context, target, range(target), self.cardinalities)
+        for axis in range(1, target + 1):
+            counts = torch.cat([counts, counts.sum(axis, keepdim=True)], dim=axis)
+        return counts
+
+    def _posterior(self, counts: Tensor) -> Tensor:
+        """P(A | context), float64 [batch, 2, ..., 2], from `_counts`."""
+        m, d, totals = counts.ndim - 2, counts.shape[-1], counts.sum(-1)
+        # Counts are small integers, so two short tables hold every log-gamma that is needed.
+        steps = torch.arange(int(totals.amax()) + 1, dtype=torch.float64, device=counts.device)
+        rising = torch.lgamma(steps + self.alpha) - math.lgamma(self.alpha)
+        falling = math.lgamma(d * self.alpha) - torch.lgamma(steps + d * self.alpha)
+        score = rising[counts].sum(-1) + falling[totals]
+        for axis in range(1, m + 1):
+            inside = score.narrow(axis, 0, score.shape[axis] - 1).sum(axis, keepdim=True)
+            score = torch.cat([score.narrow(axis, score.shape[axis] - 1, 1), inside], dim=axis)
+        size = sum((_axis(torch.arange(2.0), i, m) for i in range(m)), torch.zeros((1,) * m)).double()
+        size = size.to(counts.device)
+        p = torch.tensor(self.edge_prob, dtype=torch.float64, device=counts.device)
+        score = score + torch.xlogy(size, p) + torch.xlogy(m - size, 1 - p)
+        return score.reshape(len(score), -1).softmax(-1).reshape(score.shape)
+
+    def _average(self, context: Tensor, query: Tensor, target: int) -> Tensor:
+        counts = self._counts(context, target)
+        weights = self._posterior(counts)
+        for i, card in enumerate(self.cardinalities[:target]):
+            # Axis i keeps two entries: summed out (not in A), and the query's own state (in A).
+            pair = torch.stack([torch.full_like(query[:, i], card), query[:, i]], dim=1)
+            shape = list(counts.shape)
+            shape[i + 1] = 2
+            index = pair.reshape(-1, *(1,) * i, 2, *(1,) * (counts.ndim - i - 2)).expand(shape)
+            counts = counts.gather(i + 1, index)
+        means = (counts + self.alpha) / (counts.sum(-1, keepdim=True) + self.cardinalities[target] * self.alpha)
+        return (weights.unsqueeze(-1) * means.double()).reshape(len(means), -1, means.shape[-1]).sum(1)
+
+
+def _axis(values: Tensor, axis: int, ndim: int) -> Tensor:
+    """A vector laid along one of `ndim` axes."""
+    return values.reshape(*(1,) * axis, -1, *(1,) * (ndim - axis - 1))
+
+
+def _check_alpha(alpha: float) -> None:
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise ValueError(f"alpha: expected a positive number, got {alpha}")

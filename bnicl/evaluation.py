@@ -1,0 +1,144 @@
+"""How far a predictor is from the truth and from the best possible, in three measures.
+
+With p the true conditional of a query, q the predicted one and p* the exact optimum's:
+
+- total variation  1/2 sum_k |p_k - q_k|, a probability;
+- regret           sum_k p*_k log2(p*_k / q_k) in bits: what the prediction costs beyond the optimum's.
+                   Averaged over the prior, it is the predictor's expected divergence from the truth
+                   minus the optimum's, with far less noise;
+- mode accuracy    the probability that the state predicted as the most likely is the one drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bnicl.encoding import check_target
+from bnicl.estimators import PosteriorMean, Predictor
+from bnicl.networks import BayesianNetwork, Dirichlet, Seed
+from bnicl.sampling import NetworkPrior, conditional
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_CONTEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)  # the paper's
+AVERAGE = "average"
+
+Distributions = Float[Tensor, "*batch card"]
+
+
+def total_variation(p: Distributions, q: Distributions) -> Float[Tensor, "*batch"]:
+    """1/2 sum_k |p_k - q_k|, in [0, 1]; NaN where q is undefined.
+
+    >>> total_variation(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]))
+    tensor(0.5000)
+    """
+    return (p - q).abs().sum(-1) / 2
+
+
+def kl_bits(p: Distributions, q: Distributions) -> Float[Tensor, "*batch"]:
+    """sum_k p_k log2(p_k / q_k) in bits; infinite where q rules out a state that p allows.
+
+    >>> kl_bits(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
+    tensor(1.)
+    """
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1) / torch.log(torch.tensor(2.0, dtype=p.dtype))
+
+
+def mode_accuracy(p: Distributions, q: Distributions) -> Float[Tensor, "*batch"]:
+    """The probability under p of q's most likely state; q's ties are broken at random.
+
+    >>> mode_accuracy(torch.tensor([0.8, 0.2]), torch.tensor([0.5, 0.5]))
+    tensor(0.5000)
+    """
+    mode = (q == q.amax(-1, keepdim=True)).to(p.dtype)
+    return (p * mode).sum(-1) / mode.sum(-1)
+
+
+def evaluate(
+    predictors: Mapping[str, Predictor],
+    networks: NetworkPrior | BayesianNetwork,
+    n_contexts: Sequence[int] = N_CONTEXTS,
+    n_networks: int = 256,
+    targets: Sequence[int] | None = None,
+    seed: Seed = 0,
+) -> pd.DataFrame:
+    """Every predictor on the same contexts and queries, per node and on average.
+
+    networks: a prior over networks, or one network as `NetworkPrior` takes it. n_networks contexts are drawn, each with
+    a query from the same network; a context of N rows is the first N of the longest. targets: nodes, by
+    default all.
+
+    Returns a table with one row for each predictor, n_context and node (and node "average" over the
+    targets): the means over contexts of `tv`, `regret_bits` and `mode_accuracy`, with the standard error
+    `tv_se`, `regret_bits_se`; `undefined` and `ruled_out` are the shares of queries where the prediction
+    is NaN and where it gives no probability to a state that the optimum allows.
+
+    The optimum is PosteriorMean for a Dirichlet prior, the truth for one fixed network; for other priors
+    no closed form is at hand and `regret_bits` is NaN. An undefined prediction counts as a total
+    variation of 1, a mode accuracy of 0 and an infinite regret: give the estimator another `unmatched`
+    policy to have it otherwise.
+
+    >>> from bnicl import MaximumLikelihood, load_network
+    >>> net = load_network("chain5").with_random_cpts(seed=0)
+    >>> evaluate({"MLE": MaximumLikelihood(net)}, net, [10], n_networks=8, targets=[1]).shape
+    (2, 10)
+    """
+    import pandas as pd
+
+    if isinstance(networks, BayesianNetwork):
+        networks = NetworkPrior(networks)
+    net = networks.net
+    if not predictors:
+        raise ValueError("predictors: expected at least one, got none")
+    if not n_contexts or min(n_contexts) < 1:
+        raise ValueError(f"n_contexts: expected numbers of rows, 1 or more, got {list(n_contexts)}")
+    chosen = range(net.n_nodes) if targets is None else targets
+    for target in chosen:
+        check_target(target, net.cardinalities)
+
+    batch = networks.sample(n_networks, max(n_contexts) + 1, seed)
+    query = batch.rows[:, -1]
+    records = []
+    for n in n_contexts:
+        context = batch.rows[:, :n]
+        measured: dict[str, list[Tensor]] = {name: [] for name in predictors}
+        for target in chosen:
+            truth = conditional(net, batch.cpts, query, target)
+            if isinstance(networks.prior, Dirichlet):
+                best = PosteriorMean(net, networks.prior.alpha).predict_proba(context, query, target)
+            else:
+                best = truth if networks.prior is None else torch.full_like(truth, torch.nan)
+            for name, predictor in predictors.items():
+                measures = _measure(truth, best, predictor.predict_proba(context, query, target))
+                measured[name].append(measures)
+                records.append((name, n, net.names[target], *_summary(measures)))
+        for name, per_node in measured.items():
+            records.append((name, n, AVERAGE, *_summary(torch.stack(per_node).mean(0))))
+    columns = ["predictor", "n_context", "node", *_MEASURES, "tv_se", "regret_bits_se"]
+    return pd.DataFrame(records, columns=columns)
+
+
+_MEASURES = ("tv", "regret_bits", "mode_accuracy", "undefined", "ruled_out")
+
+
+def _measure(truth: Tensor, best: Tensor, predicted: Tensor) -> Tensor:
+    """The five measures of each query, float64 [batch, 5]."""
+    undefined = predicted.isnan().any(-1)
+    predicted = predicted.double()
+    tv = torch.where(undefined, 1.0, total_variation(truth, predicted))
+    regret = torch.where(undefined, torch.inf, kl_bits(best, predicted))
+    accuracy = torch.where(undefined, 0.0, mode_accuracy(truth, predicted))
+    ruled_out = ~undefined & regret.isinf()
+    return torch.stack([tv, regret, accuracy, undefined.double(), ruled_out.double()], dim=-1)
+
+
+def _summary(measures: Tensor) -> list[float]:
+    """Means over the batch, then the standard errors of the first two."""
+    error = measures.std(0, correction=1) / len(measures) ** 0.5 if len(measures) > 1 else measures.mean(0) * torch.nan
+    return [*measures.mean(0).tolist(), *error[:2].tolist()]

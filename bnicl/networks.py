@@ -1,0 +1,438 @@
+"""Bayesian networks: a graph whose index order is topological, and a table for every node.
+
+A network over M discrete variables X_0, ..., X_{M-1} has the joint distribution
+
+    P(x) = prod_m P(x_m | x_Pa(m)),    Pa(m) a subset of {0, ..., m-1}.
+
+A *conditional probability table* (CPT) of node m is a tensor [*evidence_card, card]: one axis per
+parent, in the order of ``parents[m]``, then the node's own states. Only the graph may be known; then
+``cpts`` is None.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import importlib.util
+import math
+import os
+import warnings
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, PositiveFloat
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from pgmpy.models import DiscreteBayesianNetwork
+
+Seed = int | torch.Generator
+Table = Float[Tensor, "*evidence card"]
+
+
+def make_generator(seed: Seed, *stream: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A random generator of its own for `seed` and, within it, for each `stream` of integers.
+
+    Different streams of one seed are independent (NumPy's SeedSequence mixes them), so worker 1 of
+    seed 0 never repeats worker 0 of seed 1. A generator is handed back as it is.
+
+    Raises ValueError for a seed that is negative or no integer.
+
+    >>> torch.rand(2, generator=make_generator(0)).equal(torch.rand(2, generator=make_generator(0)))
+    True
+    """
+    if isinstance(seed, torch.Generator):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed: expected a non-negative integer or a torch.Generator, got {seed!r}")
+    mixed = np.random.SeedSequence([int(seed), *stream]).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed))
+
+
+# --- priors over tables ---------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A distribution over the rows of conditional probability tables."""
+
+    def sample(self, shape: Sequence[int], card: int, generator: torch.Generator) -> Float[Tensor, "*shape card"]:
+        """Independent rows, float64 [*shape, card]; each sums to 1."""
+        ...
+
+
+class Dirichlet(BaseModel):
+    """Rows from the symmetric Dirichlet(alpha, ..., alpha); for two states that is Beta(alpha, alpha).
+
+    `Dirichlet(alpha=1)` is uniform on the simplex, hence U(0, 1) for two states.
+
+    >>> Dirichlet(alpha=0.5).sample([2], 3, make_generator(0)).shape
+    torch.Size([2, 3])
+    """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    alpha: PositiveFloat
+
+    def sample(self, shape: Sequence[int], card: int, generator: torch.Generator) -> Float[Tensor, "*shape card"]:
+        concentration = torch.full((*shape, card), self.alpha, dtype=torch.float64, device=generator.device)
+        # torch.distributions takes no generator; this is the kernel it calls.
+        return torch._sample_dirichlet(concentration, generator=generator)
+
+
+class TwoBands(BaseModel):
+    """The prior of the paper's first version, for two states: P(X = 0) ~ U(0.15, 0.30) or U(0.70, 0.85).
+
+    Both bands are equally likely. Raises ValueError for any other number of states.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    def sample(self, shape: Sequence[int], card: int, generator: torch.Generator) -> Float[Tensor, "*shape card"]:
+        if card != 2:
+            raise ValueError(f"TwoBands: expected 2 states for every node, got {card}")
+        u = torch.rand((2, *shape), dtype=torch.float64, device=generator.device, generator=generator)
+        low = 0.15 + 0.15 * u[0]
+        p = torch.where(u[1] < 0.5, low, 1 - low)
+        return torch.stack([p, 1 - p], dim=-1)
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class BayesianNetwork:
+    """A discrete Bayesian network whose index order is topological.
+
+    names: one per node. parents: the indices of each node's parents, all smaller than its own, in any
+    order. cardinalities: the number of states of each node, two or more; they may differ. cpts: per
+    node a float64 tensor [*evidence_card, card] whose last axis sums to 1, or None where only the graph
+    is known. states: the names of each node's states, by default 0, 1, ...
+
+    Rows are divided by their sum, so that a table written with seven digits sums to 1 exactly.
+    Raises ValueError where the parts do not fit each other.
+
+    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2))
+    >>> net.edges
+    ((0, 1),)
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[tuple[int, ...], ...]
+    cardinalities: tuple[int, ...]
+    cpts: tuple[Tensor, ...] | None = None
+    states: tuple[tuple[Hashable, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.states:
+            object.__setattr__(self, "states", tuple(tuple(range(card)) for card in self.cardinalities))
+        self._check_graph()
+        if self.cpts is not None:
+            if len(self.cpts) != self.n_nodes:
+                raise ValueError(f"cpts: expected {self.n_nodes} tables, got {len(self.cpts)}")
+            object.__setattr__(self, "cpts", tuple(self._checked_table(m) for m in range(self.n_nodes)))
+
+    def _check_graph(self) -> None:
+        m = self.n_nodes
+        if m == 0:
+            raise ValueError("names: expected at least one node, got none")
+        for field in ("parents", "cardinalities", "states"):
+            if len(getattr(self, field)) != m:
+                raise ValueError(f"{field}: expected one entry for each of {m} nodes, got {len(getattr(self, field))}")
+        if len(set(self.names)) != m:
+            raise ValueError(f"names: expected {m} different names, got {self.names}")
+        for child, (name, parents, card) in enumerate(zip(self.names, self.parents, self.cardinalities, strict=True)):
+            if len(set(parents)) != len(parents):
+                raise ValueError(f"parents of {name}: expected each parent once, got {parents}")
+            if any(not 0 <= parent < child for parent in parents):
+                raise ValueError(
+                    f"parents of {name}: expected indices in 0..{child - 1} (index order is topological, "
+                    f"so the graph has no cycle), got {parents}; BayesianNetwork.from_edges sorts the nodes"
+                )
+            if card < 2:
+                raise ValueError(f"cardinality of {name}: expected at least 2 states, got {card}")
+            if len(set(self.states[child])) != card:
+                raise ValueError(f"states of {name}: expected {card} different names, got {self.states[child]}")
+
+    def _checked_table(self, node: int) -> Table:
+        assert self.cpts is not None
+        table = torch.as_tensor(self.cpts[node], dtype=torch.float64)
+        name, expected = self.names[node], (*self.evidence_card(node), self.cardinalities[node])
+        if tuple(table.shape) != expected:
+            raise ValueError(f"CPT of {name}: expected shape {expected}, got {tuple(table.shape)}")
+        if not bool(torch.isfinite(table).all()) or bool((table < 0).any()):
+            bad = table[~torch.isfinite(table) | (table < 0)][0].item()
+            raise ValueError(f"CPT of {name}: expected probabilities in [0, 1], got {bad}")
+        total = table.sum(-1, keepdim=True)
+        worst = total.flatten()[(total - 1).abs().argmax()].item()
+        if abs(worst - 1) > 1e-6:
+            raise ValueError(f"CPT of {name}: expected every row to sum to 1 within 1e-6, got a row sum of {worst:.9g}")
+        return table / total
+
+    @property
+    def n_nodes(self) -> int:
+        """M, the number of variables."""
+        return len(self.names)
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """All (parent, child) pairs, by child."""
+        return tuple((parent, child) for child, parents in enumerate(self.parents) for parent in parents)
+
+    def evidence_card(self, node: int) -> tuple[int, ...]:
+        """The cardinalities of the node's parents, in the order of ``parents[node]``."""
+        return tuple(self.cardinalities[parent] for parent in self.parents[node])
+
+    def with_random_cpts(
+        self, alpha: float | None = None, *, prior: Prior | None = None, seed: Seed = 0
+    ) -> BayesianNetwork:
+        """The same graph with tables drawn from `prior`, by default Dirichlet(alpha=0.5).
+
+        >>> load_network("chain5").with_random_cpts(seed=1).cpts[1].shape
+        torch.Size([2, 2])
+        """
+        if alpha is not None and prior is not None:
+            raise ValueError(f"with_random_cpts: expected alpha or prior, got both ({alpha!r} and {prior!r})")
+        rows = prior or Dirichlet(alpha=0.5 if alpha is None else alpha)
+        generator = make_generator(seed)
+        tables = (rows.sample(self.evidence_card(m), card, generator) for m, card in enumerate(self.cardinalities))
+        return replace(self, cpts=tuple(tables))
+
+    @classmethod
+    def from_edges(
+        cls,
+        edges: Iterable[tuple[str, str]],
+        cardinalities: Mapping[str, int] | int = 2,
+        nodes: Sequence[str] = (),
+        states: Mapping[str, Sequence[Hashable]] | None = None,
+    ) -> BayesianNetwork:
+        """A graph from (parent, child) names, its nodes sorted topologically.
+
+        Ties keep the order of `nodes`, then of first appearance in `edges`. Raises ValueError for a
+        cyclic graph and names the cycle.
+
+        >>> BayesianNetwork.from_edges([("b", "c"), ("a", "c")]).names
+        ('b', 'a', 'c')
+        """
+        import networkx as nx
+
+        graph = nx.DiGraph()
+        graph.add_nodes_from(nodes)
+        graph.add_edges_from(edges)
+        try:
+            cycle = nx.find_cycle(graph)
+        except nx.NetworkXNoCycle:
+            pass
+        else:
+            path = " -> ".join(str(edge[0]) for edge in [*cycle, cycle[0]])
+            raise ValueError(f"edges: expected a graph without cycles, got the cycle {path}")
+        rank = {name: i for i, name in enumerate(graph.nodes)}
+        names = tuple(nx.lexicographical_topological_sort(graph, key=rank.__getitem__))
+        index = {name: i for i, name in enumerate(names)}
+        cards = dict.fromkeys(names, cardinalities) if isinstance(cardinalities, int) else cardinalities
+        missing = [name for name in names if name not in cards]
+        if missing:
+            raise ValueError(f"cardinalities: expected one for each node, got none for {', '.join(missing)}")
+        return cls(
+            names=names,
+            parents=tuple(tuple(sorted(index[p] for p in graph.predecessors(name))) for name in names),
+            cardinalities=tuple(cards[name] for name in names),
+            states=tuple(tuple(states[name]) for name in names) if states else (),
+        )
+
+    @classmethod
+    def from_pgmpy(cls, model: DiscreteBayesianNetwork) -> BayesianNetwork:
+        """The same network, nodes sorted topologically, each table's parents in pgmpy's order.
+
+        State names are kept. A table may list the states of a parent in another order than the parent
+        itself does; its axes are then reordered.
+        """
+        cpds = {name: model.get_cpds(name) for name in model.nodes}
+        without = [str(name) for name, cpd in cpds.items() if cpd is None]
+        if without:
+            raise ValueError(f"pgmpy model: expected a table for every node, got none for {', '.join(without)}")
+        states = {name: list(cpd.state_names[name]) for name, cpd in cpds.items()}
+        skeleton = cls.from_edges(
+            model.edges,
+            {name: len(own) for name, own in states.items()},
+            nodes=list(model.nodes),
+            states=states,
+        )
+        index = {name: i for i, name in enumerate(skeleton.names)}
+        tables = []
+        for name in skeleton.names:
+            cpd = cpds[name]
+            values = np.asarray(cpd.values)
+            for axis, variable in enumerate(cpd.variables):
+                order = [list(cpd.state_names[variable]).index(state) for state in states[variable]]
+                values = values.take(order, axis=axis)
+            tables.append(torch.as_tensor(np.moveaxis(values, 0, -1).copy()))
+        parents = tuple(tuple(index[p] for p in cpds[name].variables[1:]) for name in skeleton.names)
+        return replace(skeleton, parents=parents, cpts=tuple(tables))
+
+    def to_pgmpy(self) -> DiscreteBayesianNetwork:
+        """The same network as a pgmpy model, with state names. Raises ValueError without tables."""
+        pgmpy, tables = _pgmpy(), self.tables
+        model = pgmpy.models.DiscreteBayesianNetwork()
+        model.add_nodes_from(self.names)
+        model.add_edges_from((self.names[parent], self.names[child]) for parent, child in self.edges)
+        for m, name in enumerate(self.names):
+            evidence = [self.names[p] for p in self.parents[m]]
+            card = self.cardinalities[m]
+            model.add_cpds(
+                pgmpy.factors.discrete.TabularCPD(
+                    name,
+                    card,
+                    tables[m].reshape(-1, card).T.numpy(),
+                    evidence=evidence,
+                    evidence_card=list(self.evidence_card(m)),
+                    state_names={self.names[i]: list(self.states[i]) for i in (m, *self.parents[m])},
+                )
+            )
+        return model
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        """``cpts``, or a ValueError where only the graph is known."""
+        if self.cpts is None:
+            raise ValueError("cpts: expected a network with tables, got a graph alone; use with_random_cpts first")
+        return self.cpts
+
+
+# --- where networks come from ---------------------------------------------------------------------
+
+
+def _graph(*parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    return parents
+
+
+_TREE7 = _graph((), (0,), (0,), (1,), (1,), (2,), (2,))
+_GENERAL7 = _graph((), (), (0, 1), (0, 2), (3,), (3, 4), (2, 4))
+PAPER_GRAPHS: dict[str, tuple[tuple[int, ...], ...]] = {
+    **{f"chain{m}": ((), *((i,) for i in range(m - 1))) for m in (5, 7, 10)},
+    "tree5": _TREE7[:5],
+    "tree7": _TREE7,
+    "tree10": (*_TREE7, (3,), (3,), (8,)),
+    "general5": _GENERAL7[:5],
+    "general7": _GENERAL7,
+    "general10": (*_GENERAL7, (5, 6), (4, 7), (6, 8)),
+    "wet-grass": _graph((), (0,), (0,), (1, 2)),
+}
+
+
+def _example_models() -> Path:
+    """The folder of BIF files in the pgmpy wheel, found without importing pgmpy (seconds)."""
+    spec = importlib.util.find_spec("pgmpy")
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError("pgmpy: expected to be installed for the networks that it ships, got nothing")
+    return Path(spec.submodule_search_locations[0]) / "utils" / "example_models"
+
+
+def network_names() -> tuple[str, ...]:
+    """Every name that `load_network` knows: the paper's graphs, then the networks that pgmpy ships."""
+    shipped = sorted(path.name.removesuffix(".bif.gz") for path in _example_models().glob("*.bif.gz"))
+    return (*PAPER_GRAPHS, *shipped)
+
+
+def check_source(source: str) -> str:
+    """`source` if `load_network` would find something there; a ValueError with the nearest name if not."""
+    if source.endswith(".bif"):
+        if not Path(source).is_file():
+            raise ValueError(f"network: expected a .bif file, got {source!r}, which does not exist")
+    elif source not in (names := network_names()):
+        near = difflib.get_close_matches(source, names, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"network: expected a name of bnicl.network_names() or a path to a .bif file, got {source!r}; "
+            f"did you mean {near!r}?"
+        )
+    return source
+
+
+def load_network(source: str | os.PathLike[str]) -> BayesianNetwork:
+    """A network by name or from a file.
+
+    source: a graph of the paper ("chain7", "tree10", "general5", "wet-grass", ...; two states a node, no
+    tables), a network that pgmpy ships ("asia", "sachs", "alarm", ...; with its tables), or the path of a
+    .bif file. Raises ValueError for an unknown name, a missing file and a file that cannot be read whole.
+
+    >>> load_network("general5").parents
+    ((), (), (0, 1), (0, 2), (3,))
+    """
+    name = check_source(os.fspath(source))
+    if name in PAPER_GRAPHS:
+        parents = PAPER_GRAPHS[name]
+        return BayesianNetwork(tuple(f"X{m}" for m in range(len(parents))), parents, (2,) * len(parents))
+    if name.endswith(".bif"):
+        return _read_bif(Path(name).read_text(), name)
+    return _read_bif(gzip.decompress((_example_models() / f"{name}.bif.gz").read_bytes()).decode(), name)
+
+
+def _pgmpy() -> Any:
+    """pgmpy, imported where it is used; its warnings about its own parts are not the reader's concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pgmpy.factors.discrete
+        import pgmpy.inference
+        import pgmpy.models
+        import pgmpy.readwrite
+    return pgmpy
+
+
+def _read_bif(text: str, source: str) -> BayesianNetwork:
+    # The reader skips a last block without a newline, and a block that it cannot match, in silence.
+    declared = sum(line.lstrip().startswith("variable ") for line in text.splitlines())
+    try:
+        model = _pgmpy().readwrite.BIFReader(string=text + "\n").get_model()
+    except Exception as error:  # the reader has no error class of its own: any failure means a broken file
+        raise ValueError(f"{source}: expected a BIF file, got one that cannot be read ({error})") from error
+    if len(model.nodes) == 0 or len(model.nodes) != declared:
+        raise ValueError(f"{source}: expected a BIF file, got {declared} variables declared, {len(model.nodes)} read")
+    try:
+        return BayesianNetwork.from_pgmpy(model)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def random_dag(
+    n_nodes: int,
+    edge_prob: float,
+    *,
+    connected: bool = True,
+    cardinalities: int | Sequence[int] = 2,
+    seed: Seed = 0,
+) -> BayesianNetwork:
+    """A random graph over the fixed order 0..M-1: each edge i -> j, i < j, with probability `edge_prob`.
+
+    With `connected`, every part of the graph that hangs on no other gets one edge to a node outside it,
+    drawn uniformly, until the graph is one piece: for a lone node that is the paper's rule.
+
+    >>> random_dag(4, 1.0).parents
+    ((), (0,), (0, 1), (0, 1, 2))
+    """
+    import networkx as nx
+
+    if n_nodes < 1:
+        raise ValueError(f"n_nodes: expected at least 1, got {n_nodes}")
+    if not 0 <= edge_prob <= 1 or math.isnan(edge_prob):
+        raise ValueError(f"edge_prob: expected a probability in [0, 1], got {edge_prob}")
+    cards = (cardinalities,) * n_nodes if isinstance(cardinalities, int) else tuple(cardinalities)
+    if len(cards) != n_nodes:
+        raise ValueError(f"cardinalities: expected {n_nodes}, got {len(cards)}")
+    generator = make_generator(seed)
+
+    def pick(options: Sequence[int]) -> int:
+        return options[int(torch.randint(len(options), (), generator=generator))]
+
+    adjacency = torch.rand(n_nodes, n_nodes, generator=generator) < edge_prob
+    graph = nx.Graph()
+    graph.add_nodes_from(range(n_nodes))
+    graph.add_edges_from((i, j) for j in range(n_nodes) for i in range(j) if adjacency[i, j])
+    while connected and not nx.is_connected(graph):
+        part = min(nx.connected_components(graph), key=lambda nodes: (len(nodes), min(nodes)))
+        graph.add_edge(pick(sorted(part)), pick(sorted(set(graph) - part)))
+    parents = tuple(tuple(i for i in range(j) if graph.has_edge(i, j)) for j in range(n_nodes))
+    return BayesianNetwork(tuple(f"X{m}" for m in range(n_nodes)), parents, cards)
