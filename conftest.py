@@ -1,8 +1,20 @@
 """Every test runs the small profile, and every function of the package checks the shapes it is called with."""
 
 import os
+from collections.abc import Iterator
 
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
+from beartype import BeartypeConf, beartype
 
 os.environ.setdefault("BNICL_PROFILE", "smoke")
-install_import_hook("bnicl", "beartype.beartype")
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
+jaxtyping.install_import_hook("bnicl", "conftest.checked")
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Switches the shape checks off: bad input must meet the package's own checks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -10,6 +10,8 @@ from bnicl.estimators import (
     NaiveFrequency,
     PosteriorMean,
     Predictor,
+    baselines,
+    count,
 )
 from bnicl.evaluation import evaluate, kl_bits, mode_accuracy, total_variation
 from bnicl.networks import (
@@ -37,7 +39,9 @@ __all__ = [
     "PosteriorMean",
     "Predictor",
     "TwoBands",
+    "baselines",
     "conditional",
+    "count",
     "encode",
     "evaluate",
     "forward_sample",

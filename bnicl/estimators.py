@@ -36,6 +36,8 @@ Probabilities = Float[Tensor, "batch card"]
 class Predictor(Protocol):
     """Anything that answers what the next value is: an estimator here, a transformer later."""
 
+    name: str
+
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities: ...
 
 
@@ -60,8 +62,6 @@ def count(
 
 class _Frequency:
     """Relative frequencies among the rows that agree with the query on the nodes that `_given` names."""
-
-    name: str
 
     def __init__(self, cardinalities: Sequence[int], unmatched: Unmatched) -> None:
         if unmatched not in get_args(Unmatched):
@@ -236,8 +236,8 @@ class PosteriorMean:
         return tuple(self._smoothed(count(by_node, m, parents[m], cards)) for m in range(self.net.n_nodes))
 
     def _smoothed(self, counts: Tensor) -> Tensor:
-        smoothed = counts + self.alpha
-        return smoothed.double() / smoothed.double().sum(-1, keepdim=True)
+        smoothed = counts.double() + self.alpha
+        return smoothed / smoothed.sum(-1, keepdim=True)
 
 
 class ModelAverage:
@@ -291,8 +291,8 @@ class ModelAverage:
     def _check_size(self, target: int) -> None:
         if (cells := self.cells(target)) > self.MAX_CELLS:
             raise ValueError(
-                f"ModelAverage: expected at most {self.MAX_CELLS:,} counts for one target, got {cells:.3g} for "
-                f"node {target}: its {target} predecessors make 2^{target} parent sets"
+                f"ModelAverage: node {target} has 2^{target} parent sets; "
+                f"expected at most {self.MAX_CELLS:,} counts, got {cells:.2g}"
             )
 
     def _parts(self, context: Tensor, target: int) -> list[slice]:
@@ -337,8 +337,30 @@ class ModelAverage:
             shape[i + 1] = 2
             index = pair.reshape(-1, *(1,) * i, 2, *(1,) * (counts.ndim - i - 2)).expand(shape)
             counts = counts.gather(i + 1, index)
-        means = (counts + self.alpha) / (counts.sum(-1, keepdim=True) + self.cardinalities[target] * self.alpha)
-        return (weights.unsqueeze(-1) * means.double()).reshape(len(means), -1, means.shape[-1]).sum(1)
+        smoothed = counts.double() + self.alpha
+        means = smoothed / smoothed.sum(-1, keepdim=True)
+        return (weights.unsqueeze(-1) * means).reshape(len(means), -1, means.shape[-1]).sum(1)
+
+
+def baselines(
+    net: BayesianNetwork, alpha: float = 0.5, edge_prob: float = 0.5, unmatched: Unmatched = "marginal"
+) -> dict[str, Predictor]:
+    """The estimators that every experiment is measured beside, by name.
+
+    The model average is among them where its sum is short enough to be taken thousands of times.
+
+    >>> from bnicl.networks import load_network
+    >>> list(baselines(load_network("chain5")))
+    ['MLE', 'naive', 'posterior mean', 'model average']
+    """
+    average = ModelAverage(net.cardinalities, alpha, edge_prob)
+    chosen = [
+        MaximumLikelihood(net, unmatched),
+        NaiveFrequency(net.cardinalities, unmatched),
+        PosteriorMean(net, alpha),
+        *([average] if average.cells(net.n_nodes - 1) <= 50_000 else []),
+    ]
+    return {estimator.name: estimator for estimator in chosen}
 
 
 def _axis(values: Tensor, axis: int, ndim: int) -> Tensor:

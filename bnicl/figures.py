@@ -16,6 +16,7 @@ import seaborn as sns
 from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
 
 from bnicl.evaluation import AVERAGE
@@ -85,7 +86,7 @@ def network(net: BayesianNetwork, ax: Axes | None = None, title: str = "") -> Ax
 def networks(nets: dict[str, BayesianNetwork], columns: int = 3) -> Figure:
     """Several graphs side by side, each under its name."""
     rows = -(-len(nets) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(9, 3.2 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(9, 3.5 * rows), squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (name, net) in zip(axes.flat, nets.items(), strict=False):
@@ -149,6 +150,8 @@ def learning_curves(
         facet_kws={"sharey": True},
     )
     grid.set(xscale="log", ylim=(0, None))
+    for ax in grid.axes.flat:
+        plain_log_axis(ax)
     grid.set_axis_labels("rows in the context", MEASURES.get(measure, measure))
     if facet:
         grid.set_titles("{col_name}")
@@ -157,21 +160,27 @@ def learning_curves(
     return grid
 
 
+def plain_log_axis(ax: Axes) -> None:
+    """Ticks 1, 10, 100 instead of powers of ten."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
 def per_node(table: pd.DataFrame, predictors: Sequence[str], measure: str = "tv") -> Figure:
     """A measure as heat maps, one for each predictor: nodes down, context rows across, one scale."""
     nodes = table[table["node"] != AVERAGE]
     height = 0.21 * nodes["node"].nunique() + 1.2
-    figure, axes = plt.subplots(1, len(predictors), figsize=(9, height), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(predictors), figsize=(9, height), sharey=True, squeeze=False, layout="constrained"
+    )
     top = nodes[nodes["predictor"].isin(predictors)][measure].max()
-    for i, (ax, name) in enumerate(zip(axes.flat, predictors, strict=True)):
+    for ax, name in zip(axes.flat, predictors, strict=True):
         wide = nodes[nodes["predictor"] == name].pivot(index="node", columns="n_context", values=measure)
-        last = i == len(predictors) - 1
-        label = {"label": MEASURES.get(measure, measure)}
-        sns.heatmap(
-            wide.reindex(nodes["node"].unique()),
-            ax=ax, vmin=0, vmax=top, cmap="rocket_r", cbar=last, cbar_kws=label if last else None, yticklabels=True,
-        )  # fmt: skip
+        ordered = wide.reindex(nodes["node"].unique())
+        sns.heatmap(ordered, ax=ax, vmin=0, vmax=top, cmap="rocket_r", cbar=False, yticklabels=True)
         ax.set(title=name, xlabel="rows in the context", ylabel="")
         ax.tick_params(axis="y", labelsize=8, labelrotation=0)
-    figure.tight_layout()
+        ax.tick_params(axis="x", labelrotation=0)
+    figure.colorbar(axes[0, 0].collections[0], ax=axes, label=MEASURES.get(measure, measure), shrink=0.6)
     return figure

@@ -1,0 +1,107 @@
+import math
+
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import entropy
+from torch import Tensor
+
+import bnicl
+from bnicl.evaluation import AVERAGE
+
+
+class Truth:
+    """Knows the tables of one network."""
+
+    name = "truth"
+
+    def __init__(self, net: bnicl.BayesianNetwork) -> None:
+        self.net = net
+
+    def predict_proba(self, context: Tensor, query: Tensor, target: int) -> Tensor:
+        cpts = [table.expand(len(query), *table.shape) for table in self.net.tables]
+        return bnicl.conditional(self.net, cpts, query, target)
+
+
+def test_total_variation_and_divergence_against_scipy() -> None:
+    p = bnicl.Dirichlet(alpha=1.0).sample([50], 4, bnicl.make_generator(0))
+    q = bnicl.Dirichlet(alpha=1.0).sample([50], 4, bnicl.make_generator(1))
+    assert bnicl.kl_bits(p, q).tolist() == pytest.approx(entropy(p.numpy(), q.numpy(), base=2, axis=1).tolist())
+    worst = torch.stack([(p - q)[:, list(event)].sum(1) for event in ((0,), (1,), (2,), (3,), (0, 1), (0, 2), (0, 3))])
+    assert bnicl.total_variation(p, q).tolist() == pytest.approx(worst.abs().amax(0).tolist())
+
+
+def test_measures_by_hand() -> None:
+    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([1.0, 0.0, 0.0])
+    assert bnicl.total_variation(p, q).item() == 0.5
+    assert bnicl.kl_bits(q, p).item() == 1.0
+    assert bnicl.kl_bits(p, q).item() == math.inf
+    assert bnicl.mode_accuracy(torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.4, 0.4, 0.2])).item() == pytest.approx(
+        0.45
+    )
+
+
+def test_the_variable_that_is_scored_is_the_one_that_is_hidden() -> None:
+    """A predictor that knows the tables is without error at every node, in a file's order of nodes too."""
+    for net in (bnicl.load_network("asia"), bnicl.load_network("general7").with_random_cpts(seed=1)):
+        table = bnicl.evaluate({"truth": Truth(net)}, net, [1, 5], n_networks=50)
+        assert set(table["node"]) == {*net.names, AVERAGE}
+        assert table["tv"].max() < 1e-12
+        assert table["regret_bits"].abs().max() < 1e-12
+
+
+def test_an_undefined_prediction_counts_as_the_worst() -> None:
+    net = bnicl.load_network("general5")
+    learners = {u: bnicl.MaximumLikelihood(net, u) for u in ("nan", "uniform")}
+    table = bnicl.evaluate(learners, net, [1], n_networks=400).set_index(["predictor", "node"])
+    silent = table.loc[("nan", "X4"), "undefined"]
+    assert silent > 0.1
+    assert table.loc[("uniform", "X4"), "undefined"] == 0
+    assert table.loc[("nan", "X4"), "regret_bits"] == math.inf
+    batch = bnicl.NetworkPrior(net).sample(400, 2, seed=0)
+    query = batch.rows[:, 1]
+    predicted = learners["nan"].predict_proba(batch.rows[:, :1], query, 4)
+    tv = bnicl.total_variation(bnicl.conditional(net, batch.cpts, query, 4), predicted)
+    assert table.loc[("nan", "X4"), "tv"] == pytest.approx(tv.nan_to_num(1.0).mean().item())
+    assert silent == pytest.approx(tv.isnan().double().mean().item())
+
+
+def test_regret_is_the_divergence_beyond_the_optimums() -> None:
+    """Theorem: E KL(p || q) - E KL(p || p*) = E KL(p* || q), here within its sampling error."""
+    net = bnicl.load_network("chain5")
+    batch = bnicl.NetworkPrior(net).sample(20_000, 6, seed=4)
+    context, query = batch.rows[:, :5], batch.rows[:, 5]
+    truth = bnicl.conditional(net, batch.cpts, query, 3)
+    best = bnicl.PosteriorMean(net).predict_proba(context, query, 3)
+    other = bnicl.PosteriorMean(net, alpha=3).predict_proba(context, query, 3)
+    excess = bnicl.kl_bits(truth, other) - bnicl.kl_bits(truth, best)
+    error = excess.std() / len(excess) ** 0.5
+    assert (excess.mean() - bnicl.kl_bits(best, other).mean()).abs() < 4 * error
+    table = bnicl.evaluate({"other": bnicl.PosteriorMean(net, alpha=3)}, net, [5], 20_000, targets=[3], seed=4)
+    assert table["regret_bits"].iloc[0] == pytest.approx(bnicl.kl_bits(best, other).mean().item())
+
+
+def test_averages_and_standard_errors_are_those_of_the_nodes() -> None:
+    net = bnicl.load_network("tree5")
+    table = bnicl.evaluate({"mean": bnicl.PosteriorMean(net)}, net, [10, 40], n_networks=300)
+    for _, part in table.groupby("n_context"):
+        nodes = part[part["node"] != AVERAGE]
+        average = part[part["node"] == AVERAGE].iloc[0]
+        assert average["tv"] == pytest.approx(nodes["tv"].mean())
+        assert nodes["tv_se"].mean() / 5**0.5 < average["tv_se"] < nodes["tv_se"].mean()
+    assert table["tv_se"].between(0, 0.05).all()
+
+
+def test_evaluation_comes_from_its_seed() -> None:
+    net = bnicl.load_network("chain5")
+    first, again, other = (bnicl.evaluate(bnicl.baselines(net), net, [5], 20, seed=s) for s in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.equals(other)
+
+
+def test_a_prior_without_closed_form_has_no_regret_to_report() -> None:
+    net = bnicl.load_network("chain5")
+    bands = bnicl.NetworkPrior(net, bnicl.TwoBands())
+    table = bnicl.evaluate({"mean": bnicl.PosteriorMean(net)}, bands, [5], 20)
+    assert table["regret_bits"].isna().all()
+    assert table["tv"].notna().all()

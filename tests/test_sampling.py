@@ -1,0 +1,130 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from scipy.stats import chisquare
+from strategies import networks
+from torch.utils.data import DataLoader
+
+import bnicl
+from bnicl.networks import _pgmpy
+from bnicl.sampling import sample_rows
+
+
+@pytest.mark.parametrize("name", ["asia", "sachs", "child"])
+def test_samples_have_the_marginals_that_pgmpy_computes(name: str) -> None:
+    net = bnicl.load_network(name)
+    n = 40_000
+    rows = bnicl.forward_sample(net, n=n, seed=5)
+    inference = _pgmpy().inference.VariableElimination(net.to_pgmpy())
+    for m, node in enumerate(net.names):
+        expected = inference.query([node], show_progress=False).values * n
+        observed = torch.bincount(rows[:, m], minlength=net.cardinalities[m]).numpy()
+        possible = expected > 0
+        assert observed[~possible].sum() == 0
+        assert chisquare(observed[possible], expected[possible]).pvalue > 1e-4
+
+
+def test_samples_have_the_joint_distribution_of_the_product_of_tables() -> None:
+    net = bnicl.load_network("wet-grass").with_random_cpts(alpha=1, seed=3)
+    c, s, r, w = net.tables
+    joint = torch.einsum("a,ab,ac,bcd->abcd", c, s, r, w).flatten()
+    rows = bnicl.forward_sample(net, n=50_000, seed=1)
+    observed = torch.bincount(rows @ torch.tensor([8, 4, 2, 1]), minlength=16)
+    assert chisquare(observed.numpy(), (joint * 50_000).numpy()).pvalue > 1e-4
+
+
+def test_a_batch_samples_each_network_from_its_own_tables() -> None:
+    net = bnicl.load_network("tree5")
+    batch = bnicl.NetworkPrior(net).sample(batch_size=5, n=4000, seed=2)
+    for b in range(5):
+        for m in range(net.n_nodes):
+            fitted = bnicl.MaximumLikelihood(net, "uniform").fit(batch.rows[b : b + 1])[m][0]
+            parent_rows = torch.bincount(batch.rows[b, :, net.parents[m][0]], minlength=2) if m else torch.tensor(4000)
+            error = (fitted - batch.cpts[m][b]).abs().amax(-1)
+            assert bool((error < 5 * 0.5 / parent_rows.clamp(min=1).sqrt()).all())
+
+
+@given(networks())
+@settings(max_examples=25, deadline=None)
+def test_samples_are_states_of_their_nodes_and_never_impossible(net: bnicl.BayesianNetwork) -> None:
+    rows = bnicl.forward_sample(net, n=30, seed=0)
+    assert rows.dtype == torch.int64
+    assert tuple(rows.shape) == (30, net.n_nodes)
+    for m in range(net.n_nodes):
+        p = bnicl.conditional(net, [t.expand(30, *t.shape) for t in net.tables], rows, m)
+        assert bool((p.gather(1, rows[:, m : m + 1]) > 0).all())
+
+
+def test_a_state_of_probability_zero_is_never_drawn() -> None:
+    table = torch.tensor([0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0]).double()
+    net = bnicl.BayesianNetwork(("a",), ((),), (12,), cpts=(table,))
+    rows = bnicl.forward_sample(net, n=200_000, seed=0)
+    assert set(rows.flatten().tolist()) == set(range(1, 11))
+
+
+def test_conditional_is_what_pgmpy_infers_from_all_predecessors() -> None:
+    net = bnicl.load_network("asia")
+    inference = _pgmpy().inference.VariableElimination(net.to_pgmpy())
+    row = bnicl.forward_sample(net, n=1, seed=7)
+    for m, node in enumerate(net.names):
+        evidence = {net.names[i]: net.states[i][row[0, i]] for i in range(m)}
+        expected = inference.query([node], evidence, show_progress=False).values
+        ours = bnicl.conditional(net, [t.unsqueeze(0) for t in net.tables], row, m)[0]
+        assert ours.tolist() == pytest.approx(expected.tolist(), abs=1e-9)
+
+
+def test_sampling_comes_from_its_seed_and_leaves_the_global_state_alone() -> None:
+    prior = bnicl.NetworkPrior(bnicl.load_network("chain5"))
+    before = torch.random.get_rng_state()
+    first, again, other = (prior.sample(4, 10, seed) for seed in (0, 0, 1))
+    assert torch.equal(first.rows, again.rows)
+    assert not torch.equal(first.rows, other.rows)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    generator = bnicl.make_generator(0)
+    assert not torch.equal(prior.sample(4, 10, generator).rows, prior.sample(4, 10, generator).rows)
+
+
+def test_every_batch_has_fresh_tables_unless_the_network_brings_its_own() -> None:
+    chain = bnicl.load_network("chain5")
+    fresh = bnicl.NetworkPrior(chain).sample(2, 1, 0).cpts[0]
+    assert not torch.equal(fresh[0], fresh[1])
+    own = chain.with_random_cpts(seed=0)
+    kept = bnicl.NetworkPrior(own).sample(2, 1, 0).cpts[0]
+    assert torch.equal(kept, own.tables[0].expand(2, 2))
+    redrawn = bnicl.NetworkPrior(own, bnicl.Dirichlet(alpha=1)).sample(2, 1, 0).cpts[0]
+    assert not torch.equal(redrawn[0], redrawn[1])
+
+
+def test_two_workers_never_emit_the_same_batch() -> None:
+    stream = bnicl.ContextBatches(bnicl.NetworkPrior(bnicl.load_network("chain5")), batch_size=2, n=20, seed=0)
+    loader = DataLoader(stream, batch_size=None, num_workers=2)
+    seen = [batch.rows.flatten().tolist() for _, batch in zip(range(8), loader, strict=False)]
+    assert len({tuple(rows) for rows in seen}) == 8
+
+
+def test_a_stream_repeats_itself_from_its_seed() -> None:
+    prior = bnicl.NetworkPrior(bnicl.load_network("chain5"))
+    streams = [iter(bnicl.ContextBatches(prior, 2, 5, seed=seed)) for seed in (1, 1, 2)]
+    first, again, other = ([next(s).rows for _ in range(3)] for s in streams)
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_streams_of_one_seed_are_independent() -> None:
+    draws = {torch.rand(1, generator=bnicl.make_generator(s, w)).item() for s in range(5) for w in range(5)}
+    assert len(draws) == 25
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_everything_lives_on_the_device_of_the_generator() -> None:
+    generator = bnicl.make_generator(0, device="cuda")
+    batch = bnicl.NetworkPrior(bnicl.load_network("chain5")).sample(3, 10, generator)
+    assert batch.rows.is_cuda
+    assert all(table.is_cuda for table in batch.cpts)
+
+
+def test_sample_rows_takes_the_tables_of_a_batch() -> None:
+    net = bnicl.BayesianNetwork(("a", "b"), ((), (0,)), (2, 3))
+    cpts = [torch.eye(2).double(), torch.eye(3).double()[:2].expand(2, 2, 3)]  # network 0 draws a = 0, 1 draws a = 1
+    rows = sample_rows(net, cpts, 2, bnicl.make_generator(0))
+    assert rows.tolist() == [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]
