@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 a cell of the chapter raised, 2 the call was wrong (and no
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 
@@ -47,12 +46,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chapters() -> None:
-    for name, path in runs.chapters().items():
-        cells = json.loads(path.read_text())["cells"]
-        title = "".join(cells[0]["source"]).splitlines()[0].removeprefix("# ")
-        print(f"{name}: {title}")
-        for parameter in runs.parameters_of(name).values():
-            print(f"  -p {parameter.name} {parameter.type_name}, default {parameter.default}: {parameter.comment}")
+    for name in runs.chapters():
+        print(f"{name}: {runs.title_of(name)}")
+        for line in runs.parameters_of(name).values():
+            print(f"  -p {line.name} {line.type_name}, default {line.default}: {line.comment}")
 
 
 def _run(arguments: argparse.Namespace) -> None:

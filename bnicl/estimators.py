@@ -354,7 +354,7 @@ def baselines(
     ['MLE', 'naive', 'posterior mean', 'model average']
     """
     average = ModelAverage(net.cardinalities, alpha, edge_prob)
-    chosen = [
+    chosen: list[Predictor] = [
         MaximumLikelihood(net, unmatched),
         NaiveFrequency(net.cardinalities, unmatched),
         PosteriorMean(net, alpha),

@@ -34,7 +34,6 @@ from pydantic import (
     AfterValidator,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -82,7 +81,15 @@ def by_profile(book: T, smoke: T, paper: T | None = None) -> T:
 
 # --- parameters -----------------------------------------------------------------------------------
 
-NetworkName = Annotated[str, AfterValidator(check_source)]
+
+def _network(source: str) -> str:
+    """A name, or the whole path of a file: the notebook runs in another folder."""
+    return str(Path(source).resolve()) if check_source(source).endswith(".bif") else source
+
+
+NetworkName = Annotated[str, AfterValidator(_network)]
+NetworkNames = Annotated[list[NetworkName], Field(min_length=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 ContextSizes = Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1)]
 TYPES: dict[str, Any] = {
@@ -95,11 +102,10 @@ TYPES: dict[str, Any] = {
     "PositiveFloat": PositiveFloat,
     "Probability": Probability,
     "NetworkName": NetworkName,
-    "NetworkNames": Annotated[list[NetworkName], Field(min_length=1)],
+    "NetworkNames": NetworkNames,
     "ContextSizes": ContextSizes,
     "Unmatched": Unmatched,
 }
-NetworkNames = TYPES["NetworkNames"]
 
 
 class Parameter(NamedTuple):
@@ -113,12 +119,11 @@ class Parameter(NamedTuple):
     def check(self, value: Any) -> Any:
         """`value`, or its text from a command line, as this parameter's type; a ValueError if it is not.
 
-        A list is JSON or names separated by commas.
+        A list is its items separated by commas.
         """
         adapter = TypeAdapter(TYPES[self.type_name])
         if isinstance(value, str) and self.type_name in ("NetworkNames", "ContextSizes"):
-            value = value.strip("[] ").replace('"', "").replace("'", "").split(",")
-            value = [item.strip() for item in value]
+            value = [item.strip(" \"'") for item in value.strip("[] ").split(",")]
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
@@ -145,6 +150,16 @@ def chapter_path(name: str) -> Path:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"chapter: expected one of {', '.join(known)}, got {name!r}{hint}")
     return known[name]
+
+
+def _cells(notebook: Path) -> list[str]:
+    """The source of every cell: what a chapter says and does, without its outputs."""
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+
+
+def title_of(chapter: str) -> str:
+    """The heading of a chapter."""
+    return _cells(chapter_path(chapter))[0].splitlines()[0].removeprefix("# ")
 
 
 def parameters_of(chapter: str) -> dict[str, Parameter]:
@@ -279,7 +294,7 @@ def run_chapter(
                 papermill.execute_notebook(
                     str(source),
                     str(folder / "chapter.ipynb"),
-                    parameters=dict(given and {key: parameters[key] for key in given}) if given else {},
+                    parameters={key: parameters[key] for key in given or {}},
                     kernel_name="python3",
                     cwd=str(folder),
                 )

@@ -1,10 +1,10 @@
 import torch
 from hypothesis import given, settings
-from strategies import tasks
 from torch import Tensor
 
 import bnicl
 from bnicl.encoding import ABSENT, blocks, from_one_hot, one_hot
+from tests.strategies import tasks
 
 Task = tuple[bnicl.BayesianNetwork, Tensor, Tensor, int]
 

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import tasks
 from torch import Tensor
 
 import bnicl
 from bnicl.estimators import Unmatched
 from bnicl.networks import _pgmpy
+from tests.strategies import tasks
 
 Task = tuple[bnicl.BayesianNetwork, Tensor, Tensor, int]
 PAIR = bnicl.BayesianNetwork(("a", "b"), ((), (0,)), (2, 3))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import networks
 
 import bnicl
 from bnicl.networks import PAPER_GRAPHS, _example_models, _pgmpy
+from tests.strategies import networks
 
 # The paper's graphs as its text gives them: child: parents.
 GRAPHS = {

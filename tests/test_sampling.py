@@ -2,12 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from scipy.stats import chisquare
-from strategies import networks
 from torch.utils.data import DataLoader
 
 import bnicl
 from bnicl.networks import _pgmpy
 from bnicl.sampling import sample_rows
+from tests.strategies import networks
 
 
 @pytest.mark.parametrize("name", ["asia", "sachs", "child"])

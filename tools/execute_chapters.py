@@ -1,11 +1,26 @@
-"""Executes chapters in place, without the time stamps that would change at every run."""
+"""Executes chapters in place, without the time stamps that would change at every run.
 
+The figure of the README is one of theirs, copied out.
+"""
+
+import base64
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+README_FIGURE = "fig-total-variation"
+README_IMAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "readme.png"
+
+
+def figure(notebook: nbformat.NotebookNode, name: str) -> bytes | None:
+    """The image that the cell with this figure name shows, if the notebook has such a cell."""
+    for cell in notebook.cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            return next(base64.b64decode(o.data["image/png"]) for o in cell.outputs if "image/png" in o.get("data", {}))
+    return None
 
 
 def execute(path: Path) -> None:
@@ -21,8 +36,11 @@ def execute(path: Path) -> None:
     partial = path.with_suffix(".partial")
     nbformat.write(notebook, partial)
     partial.rename(path)
+    if image := figure(notebook, README_FIGURE):
+        README_IMAGE.write_bytes(image)
     print(f"{path}: {time.perf_counter() - begin:.1f} s")
 
 
-for name in sys.argv[1:]:
-    execute(Path(name))
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        execute(Path(name))

@@ -1,0 +1,173 @@
+"""What holds the tree together: dependencies, light imports, and the form of every chapter."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import bnicl
+from benchmarks.__main__ import END, START, as_markdown
+from bnicl import runs
+from tools.execute_chapters import README_FIGURE, README_IMAGE, figure
+
+ROOT = Path(bnicl.__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINS = {
+    canonicalize_name(name): version
+    for name, version in (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+}
+
+
+def requirements() -> list[Requirement]:
+    listed = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    return [Requirement(line) for line in listed]
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_every_dependency_is_pinned_within_its_bounds_and_installed_so(requirement: Requirement) -> None:
+    pin = PINS[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin)
+    assert importlib.metadata.version(requirement.name).split("+")[0] == pin
+
+
+def test_the_conda_environment_installs_the_same_packages() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    *conda, pip = environment["dependencies"]
+    assert [name.split("=")[0] for name in conda] == ["python", "pip"]
+    assert pip["pip"][0] == "-c constraints.txt"
+    (package,) = re.fullmatch(r"-e \.\[(.*)\]", pip["pip"][1]).groups()  # type: ignore[union-attr]
+    assert set(package.split(",")) == set(EXTRAS)
+
+
+def test_every_imported_package_is_a_declared_dependency() -> None:
+    declared = {canonicalize_name(r.name) for r in requirements()}
+    ours = {"bnicl", "conftest", "benchmarks", "tests", "tools"}
+    provided = importlib.metadata.packages_distributions()
+    files = [path for folder in ("bnicl", "tests", "benchmarks", "tools") for path in (ROOT / folder).glob("*.py")]
+    for path in files:
+        for module in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE):
+            if module in sys.stdlib_module_names or module in ours:
+                continue
+            assert declared & {canonicalize_name(name) for name in provided[module]}, f"{path.name} imports {module}"
+
+
+def test_import_bnicl_is_light() -> None:
+    code = (
+        "import sys, time; begin = time.perf_counter(); import bnicl; "
+        "print(time.perf_counter() - begin, *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    seconds, *modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    heavy = {"pgmpy", "pandas", "seaborn", "matplotlib", "scipy", "sklearn", "papermill", "networkx", "nbformat"}
+    assert not heavy & set(modules)
+    assert float(seconds) < 10  # the target of 3 s is a row of the benchmark: a busy machine may take longer
+
+
+def test_the_readme_shows_the_benchmarks_that_were_measured() -> None:
+    shown = (ROOT / "README.md").read_text().split(START)[1].split(END)[0].strip()
+    assert shown == as_markdown(pd.read_csv(ROOT / "results" / "benchmarks.csv"))
+    made = json.loads((ROOT / "results" / "benchmarks.json").read_text())
+    assert {"commit", "code", "versions", "hardware", "finished"} <= set(made)
+
+
+def test_the_figure_of_the_readme_is_the_chapters() -> None:
+    chapters = (nbformat.read(path, as_version=4) for path in CHAPTERS)
+    images = [image for chapter in chapters if (image := figure(chapter, README_FIGURE))]
+    assert images == [README_IMAGE.read_bytes()]
+
+
+# --- chapters -------------------------------------------------------------------------------------
+
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list[dict[str, Any]]:
+    cells = json.loads(path.read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+
+
+def tags(cell: dict[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def test_every_chapter_is_in_the_table_of_contents() -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    assert {f"book/{path.stem}" for path in CHAPTERS} <= listed
+    for name in listed | {toc["root"]}:
+        assert (ROOT / f"{name}.ipynb").exists() or (ROOT / f"{name}.md").exists()
+
+
+@every_chapter
+def test_outputs_are_those_of_one_whole_run(path: Path) -> None:
+    cells = code_cells(path)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]
+    assert "error" not in kinds
+    assert not [o for cell in cells for o in cell["outputs"] if o.get("name") == "stderr"]
+
+
+@every_chapter
+def test_the_skeleton_is_complete(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    for part in ("What you will learn", "**You need**", "**Time**", "## Check", "## Summary", "## Exercises"):
+        assert part in text, part
+    assert 2 <= text.count("```{exercise}") <= 3
+    assert text.count("```{exercise}") == text.count("{solution-start}") == text.count("{solution-end}")
+    assert f"bnicl run {path.stem}" in text
+    assert "runs.provenance()" in "".join(code_cells(path)[-1]["source"])
+
+
+@every_chapter
+def test_parameters_are_typed_commented_and_have_valid_defaults(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (cell,) = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
+    lines = "".join(cell["source"]).splitlines()
+    declared = runs.parameters_of(path.stem)
+    assert len(declared) == len(lines)  # papermill drops a line that it cannot read, in silence
+    for parameter in declared.values():
+        assert parameter.type_name in runs.TYPES
+        assert parameter.comment
+    for profile in runs.PROFILES:
+        monkeypatch.setenv("BNICL_PROFILE", profile)
+        assert set(runs.check_parameters(path.stem, {})) == set(declared)
+
+
+@every_chapter
+def test_every_figure_has_a_name_a_caption_and_an_alternative_text(path: Path) -> None:
+    text = path.read_text()
+    for cell in code_cells(path):
+        if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            shown = cell["metadata"]["mystnb"]
+            assert len(shown["image"]["alt"]) > 40
+            assert shown["figure"]["caption"].endswith(".")
+            assert "{numref}`" + shown["figure"]["name"] in text or len(shown["figure"]["caption"]) > 60
+
+
+@every_chapter
+def test_reading_steps_are_short(path: Path) -> None:
+    """Code that is shown takes few lines; what is longer is a figure (hidden) or belongs in the package."""
+    for cell in code_cells(path):
+        if not {"hide-input", "remove-cell", "parameters"} & set(tags(cell)):
+            lines = [line for line in "".join(cell["source"]).splitlines() if line.strip()]
+            assert len(lines) <= 16, "".join(cell["source"])
+
+
+@every_chapter
+def test_no_two_chapters_glue_the_same_name(path: Path) -> None:
+    names = re.findall(r'glue\(f?"([\w-]+)', "".join("".join(cell["source"]) for cell in code_cells(path)))
+    others = "".join(other.read_text() for other in CHAPTERS if other != path)
+    assert not [name for name in names if f'glue(\\"{name}' in others]

@@ -1,0 +1,194 @@
+"""Chapters as programs: parameters are checked first, runs leave whole folders or none."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from bnicl import runs
+from bnicl.__main__ import main
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def write_chapter(folder: Path, name: str, *cells: str) -> None:
+    first, *rest = cells
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(f"# The chapter {name}"),
+            new_code_cell("from bnicl import runs\nfrom bnicl.runs import *"),
+            new_code_cell(first, metadata={"tags": ["parameters"]}),
+            *(new_code_cell(cell) for cell in rest),
+        ],
+        metadata={"kernelspec": KERNEL},
+    )
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A book of two small chapters, and an empty folder to run them in."""
+    folder = tmp_path / "book"
+    folder.mkdir()
+    write_chapter(
+        folder,
+        "sums",
+        "n: PositiveInt = runs.by_profile(300, 10)  # terms\nalpha: PositiveFloat = 0.5  # weight\n"
+        'network: NetworkName = "chain5"  # a name or a file',
+        "import pandas as pd",
+        'runs.save_table(pd.DataFrame({"n": [n], "alpha": [alpha], "network": [network]}), "sum")',
+    )
+    write_chapter(folder, "fails", "n: int = 1  # a number", "print('before')", "1 / 0", "print('after')")
+    text = (folder / "sums.ipynb").read_text().replace("runs.by_profile", "by_profile")
+    (folder / "sums.ipynb").write_text(text)
+    monkeypatch.setattr(runs, "BOOK", folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_leaves_notebook_tables_and_manifest(book: Path, tmp_path: Path) -> None:
+    folder = runs.run_chapter("sums", {"alpha": "2"})
+    assert listing(folder) == ["chapter.ipynb", "manifest.json", "sum.csv"]
+    assert (folder / "sum.csv").read_text() == "n,alpha,network\n10,2.0,chain5\n"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["parameters"] == {"n": 10, "alpha": 2.0, "network": "chain5"}
+    assert manifest["profile"] == "smoke"
+    assert manifest["status"] == "finished"
+    assert manifest["tables"] == ["sum.csv"]
+    assert {"commit", "code", "versions", "hardware", "seconds", "started"} <= set(manifest)
+    assert {"torch", "numpy", "pgmpy", "python", "bnicl"} <= set(manifest["versions"])
+    cells = nbformat.read(folder / "chapter.ipynb", as_version=4).cells
+    assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
+    # The same call has the same name and takes the place of the first.
+    assert runs.run_chapter("sums", {"alpha": 2}) == folder
+    assert listing(tmp_path / "runs") == [folder.name]
+
+
+def test_other_parameters_profiles_and_cells_have_other_names(book: Path) -> None:
+    names = {runs.run_chapter("sums").name, runs.run_chapter("sums", {"n": 3}).name}
+    names.add(runs.run_chapter("sums", profile="book").name)
+    path = book / "sums.ipynb"
+    path.write_text(path.read_text().replace("import pandas as pd", "import pandas  as pd"))
+    names.add(runs.run_chapter("sums").name)
+    assert len(names) == 4
+
+
+def test_a_cell_that_raises_is_named_and_the_notebook_kept(
+    book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "fails"]) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "ZeroDivisionError" in message
+    assert "cell 4" in message
+    (name,) = listing(tmp_path / "runs")
+    assert name.endswith("-failed")
+    text = (tmp_path / "runs" / name / "chapter.ipynb").read_text()
+    assert "before" in text
+    assert json.loads((tmp_path / "runs" / name / "manifest.json").read_text())["status"] == "failed"
+
+
+def test_an_interrupted_run_leaves_nothing(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import papermill
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    assert main(["run", "sums"]) == 130
+    assert listing(tmp_path / "runs") == []
+    assert "BNICL_RUN" not in os.environ
+
+
+WRONG = {
+    "chapter": (["run", "sumz"], ["chapter: expected one of fails, sums, got 'sumz'", "did you mean 'sums'"]),
+    "parameter": (["run", "sums", "-p", "alhpa", "1"], ["expected one of n, alpha, network, got 'alhpa'", "'alpha'"]),
+    "type": (["run", "sums", "-p", "n", "many"], ["parameter n: expected PositiveInt, got 'many'"]),
+    "fraction": (["run", "sums", "-p", "n", "1.5"], ["parameter n: expected PositiveInt, got '1.5'"]),
+    "bound": (["run", "sums", "-p", "n", "0"], ["parameter n: expected PositiveInt, got '0' (Input should be gr"]),
+    "nan": (["run", "sums", "-p", "alpha", "nan"], ["parameter alpha: expected PositiveFloat, got 'nan'"]),
+    "network": (["run", "sums", "-p", "network", "assia"], ["got 'assia'", "did you mean 'asia'"]),
+    "file": (["run", "sums", "-p", "network", "no.bif"], ["expected a .bif file, got 'no.bif'"]),
+    "twice": (["run", "sums", "-p", "n", "1", "-p", "n", "2"], ["parameter n: expected once, got '1' and '2'"]),
+    "profile": (["run", "sums", "-p", "profile", "huge"], ["profile: expected one of smoke, book, paper, got 'huge'"]),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_call_is_one_clear_line_and_nothing_is_written(
+    call: list[str], words: list[str], book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("bnicl: ")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_profile_in_the_environment_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNICL_PROFILE", "large")
+    with pytest.raises(ValueError, match="profile: expected one of smoke, book, paper, got 'large'"):
+        runs.by_profile(1, 2)
+    assert main(["run", "sums"]) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("taken").write_text("a file")
+    assert main(["run", "sums", "--out", "taken"]) == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_by_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"smoke": 2, "book": 1, "paper": 1}.items():
+        monkeypatch.setenv("BNICL_PROFILE", name)
+        assert runs.by_profile(1, 2) == value
+    assert runs.by_profile(1, 2, 3) == 3
+
+
+def test_lists_and_files_as_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = runs.Parameter("n_contexts", "ContextSizes", "[1]", "")
+    assert line.check("1, 2,50") == line.check([1, 2, 50]) == line.check("[1, 2, 50]") == [1, 2, 50]
+    monkeypatch.chdir(tmp_path)
+    Path("own.bif").write_text("")
+    assert runs.Parameter("network", "NetworkName", "", "").check("own.bif") == str(tmp_path / "own.bif")
+
+
+def test_the_version_of_the_code_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bnicl").mkdir()
+    (tmp_path / "bnicl" / "a.py").write_text("x = 1")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    first = runs.code_version()
+    assert runs.code_version() == first
+    (tmp_path / "bnicl" / "a.py").write_text("x = 2")
+    assert runs.code_version() != first
+    assert runs.environment()["commit"].startswith("unknown")
+
+
+def test_the_commands_of_the_readme_run_from_anywhere(tmp_path: Path) -> None:
+    """The real book, as a reader calls it: another network gives a new notebook with its manifest."""
+    call = [sys.executable, "-m", "bnicl", "run", "in-context-estimators", "-p", "network", "alarm"]
+    done = subprocess.run(
+        [*call, "-p", "n_contexts", "1,10"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["parameters"]["network"] == "alarm"
+    assert manifest["parameters"]["n_contexts"] == [1, 10]
+    assert listing(folder) == ["chapter.ipynb", "estimators.csv", "manifest.json", "unmatched.csv"]
+
+
+def test_chapters_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chapters"]) == 0
+    printed = capsys.readouterr().out
+    assert "in-context-estimators: In-context estimators" in printed
+    assert "-p network NetworkName" in printed
