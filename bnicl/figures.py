@@ -16,7 +16,7 @@ import seaborn as sns
 from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from bnicl.evaluation import AVERAGE
@@ -163,7 +163,7 @@ def learning_curves(
 def plain_log_axis(ax: Axes) -> None:
     """Ticks 1, 10, 100 instead of powers of ten."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -121,6 +121,11 @@ def test_outputs_are_those_of_one_whole_run(path: Path) -> None:
 
 
 @every_chapter
+def test_several_outputs_are_compared_in_every_profile(path: Path) -> None:
+    assert sum("nbval-check-output" in tags(cell) for cell in code_cells(path)) >= 3
+
+
+@every_chapter
 def test_the_skeleton_is_complete(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
