@@ -1,8 +1,10 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: networks, sampling, encoding, estimators, evaluation.
+Read the modules in this order: networks, encoding, sampling, estimators, transformer, construction,
+generation, evaluation.
 """
 
+from bnicl.construction import construct_mle_transformer, error_bound
 from bnicl.encoding import ABSENT, encode
 from bnicl.estimators import (
     MaximumLikelihood,
@@ -14,6 +16,7 @@ from bnicl.estimators import (
     count,
 )
 from bnicl.evaluation import evaluate, kl_bits, mode_accuracy, total_variation
+from bnicl.generation import generate
 from bnicl.networks import (
     BayesianNetwork,
     Dirichlet,
@@ -24,6 +27,7 @@ from bnicl.networks import (
     random_dag,
 )
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
+from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,19 +36,25 @@ __all__ = [
     "BayesianNetwork",
     "ContextBatches",
     "Dirichlet",
+    "InContextTransformer",
     "MaximumLikelihood",
     "ModelAverage",
     "NaiveFrequency",
     "NetworkPrior",
     "PosteriorMean",
     "Predictor",
+    "Transformer",
+    "TransformerConfig",
     "TwoBands",
     "baselines",
     "conditional",
+    "construct_mle_transformer",
     "count",
     "encode",
+    "error_bound",
     "evaluate",
     "forward_sample",
+    "generate",
     "kl_bits",
     "load_network",
     "make_generator",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from bnicl import runs
 
@@ -33,8 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"bnicl: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bnicl", description="Run the chapters of the book as programs.")
+    parser = _Parser(prog="bnicl", description="Run the chapters of the book as programs.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("chapters", help="list the chapters and their parameters")
     run = commands.add_parser("run", help="execute a chapter with other parameters")
@@ -58,6 +66,8 @@ def _run(arguments: argparse.Namespace) -> None:
         if name in given:
             raise ValueError(f"parameter {name}: expected once, got {given[name]!r} and {value!r}")
         given[name] = value
+    if arguments.profile and "profile" in given:
+        raise ValueError(f"profile: expected once, got {arguments.profile!r} and {given['profile']!r}")
     profile = given.pop("profile", arguments.profile)
     folder = runs.run_chapter(arguments.chapter, given, arguments.out, profile)
     print(f"finished: {folder}/chapter.ipynb and manifest.json")

@@ -43,10 +43,9 @@ def one_hot(
             [0., 0., 0., 0., 1.]])
     """
     check_states("states", states, cardinalities, absent=True)
-    columns = [
-        torch.nn.functional.one_hot(states[..., m] + 1, card + 1)[..., 1:] for m, card in enumerate(cardinalities)
-    ]
-    return torch.cat(columns, dim=-1).to(dtype)
+    starts = torch.tensor([block.start for block in blocks(cardinalities)], device=states.device)
+    columns = torch.zeros(*states.shape[:-1], sum(cardinalities), dtype=dtype, device=states.device)
+    return columns.scatter_(-1, states.clamp(min=0) + starts, (states != ABSENT).to(dtype))
 
 
 def from_one_hot(columns: Float[Tensor, "*batch S"], cardinalities: Sequence[int]) -> Int64[Tensor, "*batch nodes"]:
@@ -96,8 +95,15 @@ def encode(
 # --- checks: every public function calls these before it computes anything ------------------------
 
 
+def check_tensor(name: str, value: Tensor) -> None:
+    """Raises ValueError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a torch tensor, got {type(value).__name__}")
+
+
 def check_states(name: str, states: Tensor, cardinalities: Sequence[int], absent: bool = False) -> None:
     """Raises ValueError unless `states` is int64 [..., M] with every entry a state of its node."""
+    check_tensor(name, states)
     if states.dtype != torch.int64:
         raise ValueError(f"{name}: expected integer states (torch.int64), got {states.dtype}")
     if states.shape[-1] != len(cardinalities):
@@ -105,6 +111,10 @@ def check_states(name: str, states: Tensor, cardinalities: Sequence[int], absent
     if states.numel() == 0:
         return
     lowest = ABSENT if absent else 0
+    if states.numel() < 2**16:  # small: one comparison; large: a node at a time, as the rows lie in memory
+        limits = torch.tensor(cardinalities, device=states.device)
+        if not bool(((states < lowest) | (states >= limits)).any()):
+            return
     for m, card in enumerate(cardinalities):
         low, high = states[..., m].aminmax()
         if low < lowest or high >= card:
@@ -112,8 +122,20 @@ def check_states(name: str, states: Tensor, cardinalities: Sequence[int], absent
             raise ValueError(f"{name}: expected states of node {m} in 0..{card - 1}, got {got}")
 
 
+def check_cardinalities(cardinalities: Sequence[int]) -> tuple[int, ...]:
+    """`cardinalities` as a tuple if there is at least one and each is an integer of at least 2; else ValueError."""
+    try:
+        cards = tuple(cardinalities)
+    except TypeError:
+        cards = ()
+    if not cards or any(isinstance(card, bool) or not isinstance(card, int) or card < 2 for card in cards):
+        raise ValueError(f"cardinalities: expected integers of at least 2, one for each node, got {cardinalities!r}")
+    return cards
+
+
 def check_context(context: Tensor, cardinalities: Sequence[int]) -> None:
     """Raises ValueError unless `context` is int64 [batch, n, M], n >= 1, every entry a state of its node."""
+    check_tensor("context", context)
     if context.ndim != 3:
         raise ValueError(f"context: expected shape [batch, n, {len(cardinalities)}], got {tuple(context.shape)}")
     check_states("context", context, cardinalities)
@@ -125,6 +147,7 @@ def check_query(context: Tensor, query: Tensor, target: int, cardinalities: Sequ
     """Raises ValueError unless target is a node and `query` [batch, M] has a state for each node before it."""
     m = len(cardinalities)
     check_target(target, cardinalities)
+    check_tensor("query", query)
     if query.ndim != 2 or query.shape[1] != m or query.shape[0] != context.shape[0]:
         raise ValueError(f"query: expected shape ({context.shape[0]}, {m}), got {tuple(query.shape)}")
     check_states("query", query[:, :target], cardinalities[:target])

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from bnicl.encoding import Context, Query, check_context, check_query, check_target
-from bnicl.networks import BayesianNetwork
+from bnicl.encoding import Context, Query, check_cardinalities, check_context, check_query, check_target
+from bnicl.networks import ALPHA_RANGE, BayesianNetwork, check_network, check_number
 from bnicl.sampling import ravel_states
 
 Unmatched = Literal["nan", "uniform", "marginal", "nearest"]
@@ -52,6 +52,17 @@ def count(
     tensor([[[0, 2],
              [1, 0]]])
     """
+    check_context(context, cardinalities)
+    nodes = (*given, target)
+    for node in nodes:
+        check_target(node, cardinalities)
+    if len(set(nodes)) != len(nodes):
+        raise ValueError(f"given: expected different nodes, none of them the target {target}, got {tuple(given)}")
+    return _count(context, target, given, cardinalities)
+
+
+def _count(context: Tensor, target: int, given: Sequence[int], cardinalities: Sequence[int]) -> Tensor:
+    """`count`, of what has been checked."""
     nodes = (*given, target)
     shape = [cardinalities[node] for node in nodes]
     cells = math.prod(shape)
@@ -66,7 +77,7 @@ class _Frequency:
     def __init__(self, cardinalities: Sequence[int], unmatched: Unmatched) -> None:
         if unmatched not in get_args(Unmatched):
             raise ValueError(f"unmatched: expected one of {', '.join(get_args(Unmatched))}, got {unmatched!r}")
-        self.cardinalities, self.unmatched = tuple(cardinalities), unmatched
+        self.cardinalities, self.unmatched = check_cardinalities(cardinalities), unmatched
 
     def _given(self, target: int) -> tuple[int, ...]:
         raise NotImplementedError
@@ -145,6 +156,7 @@ class MaximumLikelihood(_Frequency):
     name = "MLE"
 
     def __init__(self, net: BayesianNetwork, unmatched: Unmatched = "nan") -> None:
+        check_network(net)
         super().__init__(net.cardinalities, unmatched)
         self.net = net
 
@@ -161,7 +173,7 @@ class MaximumLikelihood(_Frequency):
         return tuple(self._fit_node(by_node, m) for m in range(self.net.n_nodes))
 
     def _fit_node(self, context: Tensor, target: int) -> Tensor:
-        counts = count(context, target, self.net.parents[target], self.cardinalities)
+        counts = _count(context, target, self.net.parents[target], self.cardinalities)
         shape = counts.shape
         table = counts.reshape(shape[0], -1, shape[-1]).double()
         if self.unmatched == "nearest":
@@ -218,8 +230,8 @@ class PosteriorMean:
     name = "posterior mean"
 
     def __init__(self, net: BayesianNetwork, alpha: float = 0.5) -> None:
-        _check_alpha(alpha)
-        self.net, self.alpha = net, alpha
+        check_network(net)
+        self.net, self.alpha = net, check_number("alpha", alpha, *ALPHA_RANGE)
 
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
         """The posterior mean, float64 [batch, card[target]]."""
@@ -233,7 +245,7 @@ class PosteriorMean:
         """Every table's posterior mean: per node float64 [batch, *evidence_card, card]."""
         check_context(context, self.net.cardinalities)
         parents, cards, by_node = self.net.parents, self.net.cardinalities, _by_node(context)
-        return tuple(self._smoothed(count(by_node, m, parents[m], cards)) for m in range(self.net.n_nodes))
+        return tuple(self._smoothed(_count(by_node, m, parents[m], cards)) for m in range(self.net.n_nodes))
 
     def _smoothed(self, counts: Tensor) -> Tensor:
         smoothed = counts.double() + self.alpha
@@ -264,10 +276,9 @@ class ModelAverage:
     MAX_CELLS = 2**22
 
     def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: float = 0.5) -> None:
-        _check_alpha(alpha)
-        if not 0 <= edge_prob <= 1:
-            raise ValueError(f"edge_prob: expected a probability in [0, 1], got {edge_prob}")
-        self.cardinalities, self.alpha, self.edge_prob = tuple(cardinalities), alpha, edge_prob
+        self.cardinalities = check_cardinalities(cardinalities)
+        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
+        self.edge_prob = check_number("edge_prob", edge_prob, 0, 1)
 
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
         """The averaged posterior means, float64 [batch, card[target]]."""
@@ -305,7 +316,7 @@ class ModelAverage:
 
         The last index of an axis is the sum over that predecessor: it is not in A.
         """
-        counts = count(context, target, range(target), self.cardinalities)
+        counts = _count(context, target, range(target), self.cardinalities)
         for axis in range(1, target + 1):
             counts = torch.cat([counts, counts.sum(axis, keepdim=True)], dim=axis)
         return counts
@@ -353,6 +364,7 @@ def baselines(
     >>> list(baselines(load_network("chain5")))
     ['MLE', 'naive', 'posterior mean', 'model average']
     """
+    check_network(net)
     average = ModelAverage(net.cardinalities, alpha, edge_prob)
     chosen: list[Predictor] = [
         MaximumLikelihood(net, unmatched),
@@ -366,8 +378,3 @@ def baselines(
 def _axis(values: Tensor, axis: int, ndim: int) -> Tensor:
     """A vector laid along one of `ndim` axes."""
     return values.reshape(*(1,) * axis, -1, *(1,) * (ndim - axis - 1))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise ValueError(f"alpha: expected a positive number, got {alpha}")

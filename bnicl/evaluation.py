@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bnicl.encoding import check_target
 from bnicl.estimators import PosteriorMean, Predictor
-from bnicl.networks import BayesianNetwork, Dirichlet, Seed
+from bnicl.networks import BayesianNetwork, Dirichlet, Seed, check_count
 from bnicl.sampling import NetworkPrior, conditional
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate(
     Returns a table with one row for each predictor, n_context and node (and node "average" over the
     targets): the means over contexts of `tv`, `regret_bits` and `mode_accuracy`, with the standard error
     `tv_se`, `regret_bits_se`; `undefined` and `ruled_out` are the shares of queries where the prediction
-    is NaN and where it gives no probability to a state that the optimum allows.
+    is NaN and where it gives no probability to a state that the truth allows.
 
     The optimum is PosteriorMean for a Dirichlet prior, the truth for one fixed network; for other priors
     no closed form is at hand and `regret_bits` is NaN. An undefined prediction counts as a total
@@ -94,15 +94,19 @@ def evaluate(
     if isinstance(networks, BayesianNetwork):
         networks = NetworkPrior(networks)
     net = networks.net
-    if not predictors:
-        raise ValueError("predictors: expected at least one, got none")
-    if not n_contexts or min(n_contexts) < 1:
-        raise ValueError(f"n_contexts: expected numbers of rows, 1 or more, got {list(n_contexts)}")
-    chosen = range(net.n_nodes) if targets is None else targets
+    if not isinstance(predictors, Mapping) or not predictors:
+        raise ValueError(f"predictors: expected at least one, by name, got {predictors!r}")
+    n_contexts = [check_count("n_contexts", n) for n in n_contexts]
+    chosen = list(range(net.n_nodes) if targets is None else targets)
     for target in chosen:
         check_target(target, net.cardinalities)
+    for name, values in (("n_contexts", n_contexts), ("targets", chosen)):
+        if not values or len(set(values)) != len(values):
+            raise ValueError(f"{name}: expected different numbers, at least one, got {values}")
+    if AVERAGE in net.names:
+        raise ValueError(f"names: expected no node called {AVERAGE!r}, which stands for all of them, got one")
 
-    batch = networks.sample(n_networks, max(n_contexts) + 1, seed)
+    batch = networks.sample(check_count("n_networks", n_networks), max(n_contexts) + 1, seed)
     query = batch.rows[:, -1]
     records = []
     for n in n_contexts:
@@ -115,7 +119,9 @@ def evaluate(
             else:
                 best = truth if networks.prior is None else torch.full_like(truth, torch.nan)
             for name, predictor in predictors.items():
-                measures = _measure(truth, best, predictor.predict_proba(context, query, target))
+                predicted = predictor.predict_proba(context, query, target)
+                _check_prediction(name, predicted, truth.shape)
+                measures = _measure(truth, best, predicted)
                 measured[name].append(measures)
                 records.append((name, n, net.names[target], *_summary(measures)))
         for name, per_node in measured.items():
@@ -127,6 +133,18 @@ def evaluate(
 _MEASURES = ("tv", "regret_bits", "mode_accuracy", "undefined", "ruled_out")
 
 
+def _check_prediction(name: str, predicted: Tensor, shape: torch.Size) -> None:
+    """Raises ValueError unless a predictor's rows are probability vectors, or NaN throughout."""
+    if not isinstance(predicted, Tensor) or predicted.shape != shape:
+        got = tuple(predicted.shape) if isinstance(predicted, Tensor) else type(predicted).__name__
+        raise ValueError(f"predictor {name!r}: expected a tensor of shape {tuple(shape)}, got {got}")
+    defined = predicted[~predicted.isnan().all(-1)]
+    if not bool((defined >= 0).all() & ((defined.sum(-1) - 1).abs() < 1e-4).all()):
+        raise ValueError(
+            f"predictor {name!r}: expected probability vectors, got others, the first {defined[0].tolist()}"
+        )
+
+
 def _measure(truth: Tensor, best: Tensor, predicted: Tensor) -> Tensor:
     """The five measures of each query, float64 [batch, 5]."""
     undefined = predicted.isnan().any(-1)
@@ -134,7 +152,7 @@ def _measure(truth: Tensor, best: Tensor, predicted: Tensor) -> Tensor:
     tv = torch.where(undefined, 1.0, total_variation(truth, predicted))
     regret = torch.where(undefined, torch.inf, kl_bits(best, predicted))
     accuracy = torch.where(undefined, 0.0, mode_accuracy(truth, predicted))
-    ruled_out = ~undefined & regret.isinf()
+    ruled_out = ((predicted == 0) & (truth > 0)).any(-1)
     return torch.stack([tv, regret, accuracy, undefined.double(), ruled_out.double()], dim=-1)
 
 

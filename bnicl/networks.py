@@ -14,8 +14,8 @@ from __future__ import annotations
 import difflib
 import gzip
 import importlib.util
-import math
 import os
+import re
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, PositiveFloat
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -66,7 +65,25 @@ class Prior(Protocol):
         ...
 
 
-class Dirichlet(BaseModel):
+def check_count(name: str, value: int, least: int = 1) -> int:
+    """`value` if it is an integer of at least `least`; a ValueError with its name if not."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_number(name: str, value: float, low: float, high: float) -> float:
+    """`value` if it is a number in [low, high]; a ValueError with its name if not."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not low <= value <= high:
+        raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {value!r}")
+    return float(value)
+
+
+ALPHA_RANGE = (1e-6, 1e6)  # of a Dirichlet prior: wide enough for any use, exact in float64 throughout
+
+
+@dataclass(frozen=True)
+class Dirichlet:
     """Rows from the symmetric Dirichlet(alpha, ..., alpha); for two states that is Beta(alpha, alpha).
 
     `Dirichlet(alpha=1)` is uniform on the simplex, hence U(0, 1) for two states.
@@ -75,22 +92,26 @@ class Dirichlet(BaseModel):
     torch.Size([2, 3])
     """
 
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-    alpha: PositiveFloat
+    alpha: float
+
+    def __post_init__(self) -> None:
+        check_number("alpha", self.alpha, *ALPHA_RANGE)
 
     def sample(self, shape: Sequence[int], card: int, generator: torch.Generator) -> Float[Tensor, "*shape card"]:
-        concentration = torch.full((*shape, card), self.alpha, dtype=torch.float64, device=generator.device)
-        # torch.distributions takes no generator; this is the kernel it calls.
-        return torch._sample_dirichlet(concentration, generator=generator)
+        # Normalised gammas, by their logarithms: for small alpha the gammas themselves are zero in float64.
+        # Gamma(alpha) is Gamma(alpha + 1) U^(1 / alpha). torch.distributions takes no generator; this is its kernel.
+        shifted = torch.full((*shape, card), self.alpha + 1, dtype=torch.float64, device=generator.device)
+        log_gamma = torch._standard_gamma(shifted, generator=generator).log_()
+        u = torch.rand(shifted.shape, dtype=torch.float64, device=generator.device, generator=generator)
+        return (log_gamma + torch.log1p(-u) / self.alpha).softmax(-1)
 
 
-class TwoBands(BaseModel):
+@dataclass(frozen=True)
+class TwoBands:
     """The prior of the paper's first version, for two states: P(X = 0) ~ U(0.15, 0.30) or U(0.70, 0.85).
 
     Both bands are equally likely. Raises ValueError for any other number of states.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     def sample(self, shape: Sequence[int], card: int, generator: torch.Generator) -> Float[Tensor, "*shape card"]:
         if card != 2:
@@ -128,8 +149,12 @@ class BayesianNetwork:
     states: tuple[tuple[Hashable, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        for field in ("names", "parents", "cardinalities", "states"):
+            if not isinstance(getattr(self, field), tuple):
+                raise ValueError(f"{field}: expected a tuple, got {getattr(self, field)!r}")
         if not self.states:
-            object.__setattr__(self, "states", tuple(tuple(range(card)) for card in self.cardinalities))
+            own = tuple(tuple(range(check_count("cardinality", card, 2))) for card in self.cardinalities)
+            object.__setattr__(self, "states", own)
         self._check_graph()
         if self.cpts is not None:
             if len(self.cpts) != self.n_nodes:
@@ -146,6 +171,9 @@ class BayesianNetwork:
         if len(set(self.names)) != m:
             raise ValueError(f"names: expected {m} different names, got {self.names}")
         for child, (name, parents, card) in enumerate(zip(self.names, self.parents, self.cardinalities, strict=True)):
+            for index in parents:
+                check_count(f"parents of {name}", index, least=0)
+            check_count(f"cardinality of {name}", card, least=2)
             if len(set(parents)) != len(parents):
                 raise ValueError(f"parents of {name}: expected each parent once, got {parents}")
             if any(not 0 <= parent < child for parent in parents):
@@ -153,9 +181,7 @@ class BayesianNetwork:
                     f"parents of {name}: expected indices in 0..{child - 1} (index order is topological, "
                     f"so the graph has no cycle), got {parents}; BayesianNetwork.from_edges sorts the nodes"
                 )
-            if card < 2:
-                raise ValueError(f"cardinality of {name}: expected at least 2 states, got {card}")
-            if len(set(self.states[child])) != card:
+            if len(set(self.states[child])) != card or len(self.states[child]) != card:
                 raise ValueError(f"states of {name}: expected {card} different names, got {self.states[child]}")
 
     def _checked_table(self, node: int) -> Table:
@@ -256,6 +282,18 @@ class BayesianNetwork:
         if without:
             raise ValueError(f"pgmpy model: expected a table for every node, got none for {', '.join(without)}")
         states = {name: list(cpd.state_names[name]) for name, cpd in cpds.items()}
+        for name, cpd in cpds.items():
+            if set(cpd.variables[1:]) != set(model.get_parents(name)):
+                raise ValueError(
+                    f"pgmpy model: expected the table of {name} to have the parents {model.get_parents(name)}, "
+                    f"got {cpd.variables[1:]}"
+                )
+            for variable in cpd.variables:
+                if sorted(map(str, cpd.state_names[variable])) != sorted(map(str, states[variable])):
+                    raise ValueError(
+                        f"pgmpy model: expected the table of {name} to have the states {states[variable]} of "
+                        f"{variable}, got {cpd.state_names[variable]}"
+                    )
         skeleton = cls.from_edges(
             model.edges,
             {name: len(own) for name, own in states.items()},
@@ -303,6 +341,12 @@ class BayesianNetwork:
         return self.cpts
 
 
+def check_network(net: BayesianNetwork) -> None:
+    """Raises ValueError unless `net` is a BayesianNetwork (not its name)."""
+    if not isinstance(net, BayesianNetwork):
+        raise ValueError(f"net: expected a BayesianNetwork (see load_network), got {net!r}")
+
+
 # --- where networks come from ---------------------------------------------------------------------
 
 
@@ -344,7 +388,7 @@ def check_source(source: str) -> str:
         if not Path(source).is_file():
             raise ValueError(f"network: expected a .bif file, got {source!r}, which does not exist")
     elif source not in (names := network_names()):
-        near = difflib.get_close_matches(source, names, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(source.lower(), names, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"network: expected a name of bnicl.network_names() or a path to a .bif file, got {source!r}; "
             f"did you mean {near!r}?"
@@ -362,12 +406,17 @@ def load_network(source: str | os.PathLike[str]) -> BayesianNetwork:
     >>> load_network("general5").parents
     ((), (), (0, 1), (0, 2), (3,))
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"network: expected a name or a path, got {source!r}")
     name = check_source(os.fspath(source))
     if name in PAPER_GRAPHS:
         parents = PAPER_GRAPHS[name]
         return BayesianNetwork(tuple(f"X{m}" for m in range(len(parents))), parents, (2,) * len(parents))
     if name.endswith(".bif"):
-        return _read_bif(Path(name).read_text(), name)
+        try:
+            return _read_bif(Path(name).read_text(encoding="utf-8"), name)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: expected a BIF file in UTF-8, got other bytes ({error})") from error
     return _read_bif(gzip.decompress((_example_models() / f"{name}.bif.gz").read_bytes()).decode(), name)
 
 
@@ -383,14 +432,17 @@ def _pgmpy() -> Any:
 
 
 def _read_bif(text: str, source: str) -> BayesianNetwork:
-    # The reader skips a last block without a newline, and a block that it cannot match, in silence.
-    declared = sum(line.lstrip().startswith("variable ") for line in text.splitlines())
+    # The reader skips a block that it cannot match, and lets the last of two tables win, in silence.
+    declared, tables = (len(re.findall(rf"^\s*{word}\b", text, re.MULTILINE)) for word in ("variable", "probability"))
     try:
         model = _pgmpy().readwrite.BIFReader(string=text + "\n").get_model()
     except Exception as error:  # the reader has no error class of its own: any failure means a broken file
         raise ValueError(f"{source}: expected a BIF file, got one that cannot be read ({error})") from error
-    if len(model.nodes) == 0 or len(model.nodes) != declared:
-        raise ValueError(f"{source}: expected a BIF file, got {declared} variables declared, {len(model.nodes)} read")
+    if not len(model.nodes) == declared == tables > 0:
+        raise ValueError(
+            f"{source}: expected a BIF file with one table for each variable, got {declared} variables, "
+            f"{tables} tables, {len(model.nodes)} read"
+        )
     try:
         return BayesianNetwork.from_pgmpy(model)
     except ValueError as error:
@@ -415,10 +467,8 @@ def random_dag(
     """
     import networkx as nx
 
-    if n_nodes < 1:
-        raise ValueError(f"n_nodes: expected at least 1, got {n_nodes}")
-    if not 0 <= edge_prob <= 1 or math.isnan(edge_prob):
-        raise ValueError(f"edge_prob: expected a probability in [0, 1], got {edge_prob}")
+    check_count("n_nodes", n_nodes)
+    check_number("edge_prob", edge_prob, 0, 1)
     cards = (cardinalities,) * n_nodes if isinstance(cardinalities, int) else tuple(cardinalities)
     if len(cards) != n_nodes:
         raise ValueError(f"cardinalities: expected {n_nodes}, got {len(cards)}")

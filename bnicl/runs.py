@@ -41,7 +41,7 @@ from pydantic import (
 
 import bnicl
 from bnicl.estimators import Unmatched
-from bnicl.networks import check_source
+from bnicl.networks import check_source, load_network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,19 +84,30 @@ def by_profile(book: T, smoke: T, paper: T | None = None) -> T:
 
 def _network(source: str) -> str:
     """A name, or the whole path of a file: the notebook runs in another folder."""
-    return str(Path(source).resolve()) if check_source(source).endswith(".bif") else source
+    if not check_source(source).endswith(".bif"):
+        return source
+    load_network(source)  # a broken file is refused here, before anything starts
+    return str(Path(source).resolve())
+
+
+def _different(items: list[T]) -> list[T]:
+    if len(set(items)) != len(items):
+        raise ValueError("each at most once")
+    return items
 
 
 NetworkName = Annotated[str, AfterValidator(_network)]
-NetworkNames = Annotated[list[NetworkName], Field(min_length=1)]
+NetworkNames = Annotated[list[NetworkName], Field(min_length=1), AfterValidator(_different)]
+Count = Annotated[int, Field(ge=10, le=1_000_000)]  # of things drawn
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-ContextSizes = Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1)]
+ContextSizes = Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1), AfterValidator(_different)]
 TYPES: dict[str, Any] = {
     "bool": bool,
     "int": int,
     "float": float,
     "str": str,
+    "Count": Count,
     "PositiveInt": PositiveInt,
     "NonNegativeInt": NonNegativeInt,
     "PositiveFloat": PositiveFloat,

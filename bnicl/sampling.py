@@ -16,7 +16,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from bnicl.networks import BayesianNetwork, Dirichlet, Prior, Seed, make_generator
+from bnicl.encoding import check_states, check_target, check_tensor
+from bnicl.networks import BayesianNetwork, Dirichlet, Prior, Seed, check_count, check_network, make_generator
 
 Rows = Int64[Tensor, "batch n nodes"]
 
@@ -49,6 +50,13 @@ def conditional(
     net: BayesianNetwork, cpts: Sequence[Tensor], query: Int64[Tensor, "batch nodes"], target: int
 ) -> Float[Tensor, "batch card"]:
     """P(X_target | x_Pa(target)) of each network for its own query: the table's row, [B, card]."""
+    check_target(target, net.cardinalities)
+    check_tensor("query", query)
+    expected = (len(query), *net.evidence_card(target), net.cardinalities[target])
+    if len(cpts) != net.n_nodes or tuple(cpts[target].shape) != expected:
+        got = tuple(cpts[target].shape) if len(cpts) == net.n_nodes else f"{len(cpts)} tables"
+        raise ValueError(f"cpts: expected one table [batch, *evidence_card, card] a node, here {expected}, got {got}")
+    check_states("query", query[:, :target], net.cardinalities[:target])
     rows = cpts[target].reshape(len(query), -1, net.cardinalities[target])
     index = ravel_states(query, net.parents[target], net.cardinalities)
     return rows[torch.arange(len(query), device=query.device), index]
@@ -56,8 +64,7 @@ def conditional(
 
 def sample_rows(net: BayesianNetwork, cpts: Sequence[Tensor], n: int, generator: torch.Generator) -> Rows:
     """`n` rows of each of B networks, int64 [B, n, M]; `cpts` as in `Batch`."""
-    if n < 1:
-        raise ValueError(f"n: expected at least 1 row, got {n}")
+    check_count("n", n)
     batch = len(cpts[0])
     u = torch.rand((net.n_nodes, batch, n), dtype=torch.float64, device=generator.device, generator=generator)
     by_node = torch.zeros((net.n_nodes, batch, n), dtype=torch.int64, device=generator.device)
@@ -78,6 +85,7 @@ def forward_sample(net: BayesianNetwork, n: int, seed: Seed = 0) -> Int64[Tensor
     >>> forward_sample(net, n=3, seed=0).flatten()
     tensor([1, 1, 1])
     """
+    check_network(net)
     generator = make_generator(seed)
     tables = [table.to(generator.device).unsqueeze(0) for table in net.tables]
     return sample_rows(net, tables, n, generator)[0]
@@ -99,13 +107,16 @@ class NetworkPrior:
     prior: Prior | None = None
 
     def __post_init__(self) -> None:
+        check_network(self.net)
+        if self.prior is not None and not isinstance(self.prior, Prior):
+            raise ValueError(f"prior: expected a prior such as Dirichlet(alpha=0.5), got {self.prior!r}")
         if self.prior is None and self.net.cpts is None:
             object.__setattr__(self, "prior", Dirichlet(alpha=0.5))
 
     def sample(self, batch_size: int, n: int, seed: Seed = 0) -> Batch:
         """`batch_size` networks with fresh tables and `n` rows of each."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1 network, got {batch_size}")
+        check_count("batch_size", batch_size)
+        check_count("n", n)
         generator = make_generator(seed)
         net = self.net
         if self.prior is None:
@@ -132,7 +143,8 @@ class ContextBatches(IterableDataset[Batch]):
     """
 
     def __init__(self, networks: NetworkPrior, batch_size: int, n: int, seed: int = 0) -> None:
-        self.networks, self.batch_size, self.n, self.seed = networks, batch_size, n, seed
+        self.networks, self.seed = networks, check_count("seed", seed, least=0)
+        self.batch_size, self.n = check_count("batch_size", batch_size), check_count("n", n)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()

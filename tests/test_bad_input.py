@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import bnicl
+from bnicl.networks import _pgmpy
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -41,7 +42,10 @@ NETWORKS: dict[str, tuple[Callable[[], object], str]] = {
     "double name": (lambda: bnicl.BayesianNetwork(("a", "a"), ((), ()), (2, 2)), r"names: expected 2 different"),
     "no node": (lambda: bnicl.BayesianNetwork((), (), ()), r"names: expected at least one node, got none"),
     "lengths": (lambda: bnicl.BayesianNetwork(("a",), ((), ()), (2,)), r"parents: expected one entry .* got 2"),
-    "one state": (lambda: bnicl.BayesianNetwork(("a",), ((),), (1,)), r"cardinality of a: expected .* got 1"),
+    "one state": (
+        lambda: bnicl.BayesianNetwork(("a",), ((),), (1,)),
+        r"cardinality: expected an integer of at least 2, got 1",
+    ),
     "states": (
         lambda: bnicl.BayesianNetwork(("a",), ((),), (2,), states=(("x", "x"),)),
         r"states of a: expected 2 different names, got",
@@ -64,23 +68,46 @@ NETWORKS: dict[str, tuple[Callable[[], object], str]] = {
         r"network: expected a name .* got 'chian7'; did you mean 'chain7'\?",
     ),
     "missing file": (lambda: bnicl.load_network("nowhere/net.bif"), r"network: expected a \.bif file, got 'nowhere"),
-    "edge probability": (lambda: bnicl.random_dag(5, 1.5), r"edge_prob: expected a probability .* got 1\.5"),
+    "edge probability": (lambda: bnicl.random_dag(5, 1.5), r"edge_prob: expected a number in \[0, 1\], got 1\.5"),
     "edge probability nan": (lambda: bnicl.random_dag(5, math.nan), r"edge_prob: expected .* got nan"),
-    "no nodes": (lambda: bnicl.random_dag(0, 0.5), r"n_nodes: expected at least 1, got 0"),
+    "no nodes": (lambda: bnicl.random_dag(0, 0.5), r"n_nodes: expected an integer of at least 1, got 0"),
     "wrong cards": (lambda: bnicl.random_dag(3, 0.5, cardinalities=[2]), r"cardinalities: expected 3, got 1"),
     "alpha and prior": (
         lambda: NET.with_random_cpts(1.0, prior=bnicl.TwoBands()),
         r"with_random_cpts: expected alpha or prior, got both",
     ),
-    "prior alpha": (lambda: bnicl.Dirichlet(alpha=-1), r"(?s)alpha.*greater than 0.*-1"),
+    "prior alpha": (lambda: bnicl.Dirichlet(alpha=-1), r"alpha: expected a number in \[1e-06, 1e\+06\], got -1"),
     "bands": (
         lambda: bnicl.TwoBands().sample([2], 3, bnicl.make_generator(0)),
         r"TwoBands: expected 2 states for every node, got 3",
     ),
     "seed": (lambda: bnicl.make_generator(-1), r"seed: expected a non-negative integer .* got -1"),
     "seed type": (lambda: bnicl.make_generator(1.5), r"seed: expected .* got 1\.5"),  # type: ignore[arg-type]
-    "no rows": (lambda: bnicl.forward_sample(NET.with_random_cpts(), 0), r"n: expected at least 1 row, got 0"),
-    "no networks": (lambda: bnicl.NetworkPrior(NET).sample(0, 5), r"batch_size: expected at least 1 network, got 0"),
+    "prior type": (lambda: bnicl.NetworkPrior(NET, 0.5), r"prior: expected a prior such as .* got 0\.5"),  # type: ignore[arg-type]
+    "net type": (lambda: bnicl.NetworkPrior("asia"), r"net: expected a BayesianNetwork .* got 'asia'"),  # type: ignore[arg-type]
+    "source type": (lambda: bnicl.load_network(3), r"network: expected a name or a path, got 3"),  # type: ignore[arg-type]
+    "not tuples": (lambda: replace(NET, names="abcde"), r"names: expected a tuple, got 'abcde'"),  # type: ignore[arg-type]
+    "float parent": (
+        lambda: bnicl.BayesianNetwork(("a", "b"), ((), (0.0,)), (2, 2)),  # type: ignore[arg-type]
+        r"parents of b: expected an integer of at least 0, got 0\.0",
+    ),
+    "float rows": (lambda: bnicl.NetworkPrior(NET).sample(2, 1.5), r"n: expected an integer .* got 1\.5"),  # type: ignore[arg-type]
+    "stream": (
+        lambda: bnicl.ContextBatches(bnicl.NetworkPrior(NET), 2, 3, seed=-1),
+        r"seed: expected an integer of at least 0, got -1",
+    ),
+    "tables of another batch": (
+        lambda: bnicl.conditional(NET, bnicl.NetworkPrior(NET).sample(4, 1).cpts, QUERY, 2),
+        r"cpts: expected one table .* here \(2, 2, 2, 2\), got \(4, 2, 2, 2\)",
+    ),
+    "no rows": (
+        lambda: bnicl.forward_sample(NET.with_random_cpts(), 0),
+        r"n: expected an integer of at least 1, got 0",
+    ),
+    "no networks": (
+        lambda: bnicl.NetworkPrior(NET).sample(0, 5),
+        r"batch_size: expected an integer of at least 1, got 0",
+    ),
 }
 
 
@@ -104,6 +131,10 @@ BROKEN = {
         "network x {}\nvariable a {\n  type discrete [ 2 ] { yes, no };\n}\n"
         "variable b {\n  type discrete [ 2 ] { yes, no };\n}\nprobability ( a ) {\n  table 0.2, 0.8;\n}\n"
     ),
+    "two tables": (
+        "network x {}\nvariable a {\n  type discrete [ 2 ] { yes, no };\n}\nprobability ( a ) {\n  table 0.2, 0.8;\n}\n"
+        "probability ( a ) {\n  table 0.3, 0.7;\n}\n"
+    ),
     "unread variable": (
         "network x {}\nvariable a {\n  type discrete [ 2 ] { yes, no };\n} probability ( a ) {\n table 1, 0;\n"
     ),
@@ -118,6 +149,26 @@ def test_a_broken_bif_file_is_named(text: str, tmp_path: Path) -> None:
         bnicl.load_network(path)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "binary.bif"
+    path.write_bytes(b"\xff\xfe\x00network")
+    with pytest.raises(ValueError, match=r"binary\.bif: expected a BIF file in UTF-8, got other bytes"):
+        bnicl.load_network(path)
+
+
+def test_a_pgmpy_table_that_does_not_fit_the_graph_is_named() -> None:
+    pgmpy = _pgmpy()
+    model = pgmpy.models.DiscreteBayesianNetwork([("a", "b")])
+    root = pgmpy.factors.discrete.TabularCPD("a", 2, [[0.3], [0.7]])
+    model.cpds = [root, pgmpy.factors.discrete.TabularCPD("b", 2, [[0.5], [0.5]])]
+    with pytest.raises(ValueError, match=r"expected the table of b to have the parents \['a'\], got \[\]"):
+        bnicl.BayesianNetwork.from_pgmpy(model)
+    wide = pgmpy.factors.discrete.TabularCPD("b", 2, [[0.5] * 3, [0.5] * 3], ["a"], [3])
+    model.cpds = [root, wide]
+    with pytest.raises(ValueError, match=r"expected the table of b to have the states \[0, 1\] of a, got \[0, 1, 2\]"):
+        bnicl.BayesianNetwork.from_pgmpy(model)
+
+
 ESTIMATORS: dict[str, Callable[[], bnicl.Predictor]] = {
     "MLE": lambda: bnicl.MaximumLikelihood(NET, "uniform"),
     "naive": lambda: bnicl.NaiveFrequency(NET.cardinalities, "uniform"),
@@ -125,6 +176,8 @@ ESTIMATORS: dict[str, Callable[[], bnicl.Predictor]] = {
     "model average": lambda: bnicl.ModelAverage(NET.cardinalities),
 }
 TASKS: dict[str, tuple[object, object, object, str]] = {
+    "list": ([[[0] * 5]], QUERY, 2, r"context: expected a torch tensor, got list"),
+    "query list": (CONTEXT, [[0] * 5], 2, r"query: expected a torch tensor, got list"),
     "columns": (CONTEXT[..., :4], QUERY, 2, r"context: expected 5 columns, one for each node, got 4"),
     "floats": (CONTEXT.float(), QUERY, 2, r"context: expected integer states \(torch\.int64\), got torch\.float32"),
     "two axes": (CONTEXT[0], QUERY, 2, r"context: expected shape \[batch, n, 5\], got \(3, 5\)"),
@@ -152,18 +205,49 @@ def test_contexts_queries_and_targets(
         bnicl.encode(context, query, target, NET.cardinalities)
 
 
+class Sevens:
+    name = "sevens"
+
+    def __init__(self, card: int = 2) -> None:
+        self.card = card
+
+    def predict_proba(self, context: torch.Tensor, query: torch.Tensor, target: int) -> torch.Tensor:
+        return torch.full((len(query), self.card), 7.0)
+
+
 SETTINGS: dict[str, tuple[Callable[[], object], str]] = {
     "policy": (lambda: bnicl.MaximumLikelihood(NET, "mean"), r"unmatched: expected one of nan, .* got 'mean'"),  # type: ignore[arg-type]
-    "alpha": (lambda: bnicl.PosteriorMean(NET, 0.0), r"alpha: expected a positive number, got 0\.0"),
-    "alpha nan": (lambda: bnicl.ModelAverage((2, 2), math.nan), r"alpha: expected a positive number, got nan"),
-    "edge": (lambda: bnicl.ModelAverage((2,), edge_prob=-0.1), r"edge_prob: expected a probability .* got -0\.1"),
+    "alpha": (lambda: bnicl.PosteriorMean(NET, 0.0), r"alpha: expected a number in .* got 0\.0"),
+    "alpha nan": (lambda: bnicl.ModelAverage((2, 2), math.nan), r"alpha: expected a number in .* got nan"),
+    "edge": (lambda: bnicl.ModelAverage((2,), edge_prob=-0.1), r"edge_prob: expected a number in \[0, 1\], got -0\.1"),
     "too many sets": (
         lambda: bnicl.ModelAverage((2,) * 40).parent_set_posterior(torch.zeros(1, 2, 40, dtype=torch.int64), 39),
         r"ModelAverage: node 39 has 2\^39 parent sets; expected at most 4,194,304 counts, got 8\.1e\+18",
     ),
-    "no predictors": (lambda: bnicl.evaluate({}, NET), r"predictors: expected at least one, got none"),
-    "no rows": (lambda: bnicl.evaluate(bnicl.baselines(NET), NET, [0]), r"n_contexts: expected .* got \[0\]"),
+    "no predictors": (lambda: bnicl.evaluate({}, NET), r"predictors: expected at least one, by name, got {}"),
+    "no rows": (
+        lambda: bnicl.evaluate(bnicl.baselines(NET), NET, [0]),
+        r"n_contexts: expected an integer of at least 1, got 0",
+    ),
     "targets": (lambda: bnicl.evaluate(bnicl.baselines(NET), NET, targets=[9]), r"target: expected .* got 9"),
+    "net": (lambda: bnicl.PosteriorMean("asia"), r"net: expected a BayesianNetwork .* got 'asia'"),  # type: ignore[arg-type]
+    "cards": (lambda: bnicl.NaiveFrequency((2, 1)), r"cardinalities: expected integers of at least 2, .* \(2, 1\)"),
+    "count twice": (lambda: bnicl.count(CONTEXT, 2, [0, 0], NET.cardinalities), r"given: expected different nodes"),
+    "count itself": (lambda: bnicl.count(CONTEXT, 2, [2], NET.cardinalities), r"given: .* the target 2, got \(2,\)"),
+    "count target": (lambda: bnicl.count(CONTEXT, -1, [], NET.cardinalities), r"target: expected .* got -1"),
+    "sizes twice": (
+        lambda: bnicl.evaluate(bnicl.baselines(NET), NET, [5, 5]),
+        r"n_contexts: expected different numbers, at least one, got \[5, 5\]",
+    ),
+    "no targets": (lambda: bnicl.evaluate(bnicl.baselines(NET), NET, targets=[]), r"targets: .* got \[\]"),
+    "no probabilities": (
+        lambda: bnicl.evaluate({"sevens": Sevens()}, NET, [5], 4),
+        r"predictor 'sevens': expected probability vectors, got others, the first \[7\.0, 7\.0\]",
+    ),
+    "wrong prediction": (
+        lambda: bnicl.evaluate({"narrow": Sevens(1)}, NET, [5], 4),
+        r"predictor 'narrow': expected a tensor of shape \(4, 2\), got \(4, 1\)",
+    ),
     "absent code": (
         lambda: bnicl.encoding.one_hot(torch.tensor([-2, 0]), (2, 2)),
         r"states: expected states of node 0 in 0\.\.1, got -2",

@@ -157,6 +157,16 @@ def test_dirichlet_rows_have_the_moments_of_the_dirichlet() -> None:
     assert torch.allclose(rows.var(0), torch.full((3,), variance).double(), rtol=0.02)
 
 
+def test_a_small_alpha_makes_nearly_deterministic_rows_and_no_others() -> None:
+    """The gammas behind such rows are zero in float64; their logarithms are not."""
+    for alpha in (1e-6, 1e-3, 0.02):
+        rows = bnicl.Dirichlet(alpha=alpha).sample([50_000], 3, bnicl.make_generator(0))
+        assert (rows.sum(-1) - 1).abs().max() < 1e-12
+        undecided = (rows.amax(-1) < 0.9).double().mean().item()
+        assert undecided < 20 * alpha + 1e-4
+        assert torch.allclose(rows.mean(0), torch.full((3,), 1 / 3).double(), atol=0.01)
+
+
 def test_the_default_prior_is_beta_one_half_for_two_states() -> None:
     p = torch.cat([bnicl.load_network("chain5").with_random_cpts(seed=s).tables[4][:, 0] for s in range(4000)])
     assert p.var().item() == pytest.approx(1 / 8, rel=0.05)  # of Beta(1/2, 1/2)

@@ -1,5 +1,6 @@
 """Chapters as programs: parameters are checked first, runs leave whole folders or none."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnicl import runs
 from bnicl.__main__ import main
+from bnicl.networks import _example_models
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -118,6 +120,9 @@ WRONG = {
     "network": (["run", "sums", "-p", "network", "assia"], ["got 'assia'", "did you mean 'asia'"]),
     "file": (["run", "sums", "-p", "network", "no.bif"], ["expected a .bif file, got 'no.bif'"]),
     "twice": (["run", "sums", "-p", "n", "1", "-p", "n", "2"], ["parameter n: expected once, got '1' and '2'"]),
+    "two profiles": (["run", "sums", "--profile", "book", "-p", "profile", "smoke"], ["profile: expected once, got"]),
+    "upper case": (["run", "sums", "-p", "network", "ASIA"], ["got 'ASIA'", "did you mean 'asia'"]),
+    "broken file": (["run", "sums", "-p", "network", "broken.bif"], ["broken.bif: expected a BIF file", "got"]),
     "profile": (["run", "sums", "-p", "profile", "huge"], ["profile: expected one of smoke, book, paper, got 'huge'"]),
 }
 
@@ -126,12 +131,21 @@ WRONG = {
 def test_a_wrong_call_is_one_clear_line_and_nothing_is_written(
     call: list[str], words: list[str], book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "broken.bif").write_text("network x {}")
     assert main(call) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("bnicl: ")
     for word in words:
         assert word in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("call", [["run"], ["run", "sums", "--profile", "huge"], ["run", "sums", "-p", "n"], ["sing"]])
+def test_a_call_that_cannot_be_read_is_one_line_too(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(call)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("bnicl: ")
 
 
 def test_an_unknown_profile_in_the_environment_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +172,7 @@ def test_lists_and_files_as_parameters(tmp_path: Path, monkeypatch: pytest.Monke
     line = runs.Parameter("n_contexts", "ContextSizes", "[1]", "")
     assert line.check("1, 2,50") == line.check([1, 2, 50]) == line.check("[1, 2, 50]") == [1, 2, 50]
     monkeypatch.chdir(tmp_path)
-    Path("own.bif").write_text("")
+    Path("own.bif").write_bytes(gzip.decompress((_example_models() / "asia.bif.gz").read_bytes()))
     assert runs.Parameter("network", "NetworkName", "", "").check("own.bif") == str(tmp_path / "own.bif")
 
 

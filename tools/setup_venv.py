@@ -27,7 +27,10 @@ def read(name):
 
 
 def wanted():
-    made_from = read("constraints.txt") + read("pyproject.toml") + sys.version.encode() + ROOT.encode()
+    import tomllib
+
+    project = tomllib.loads(read("pyproject.toml").decode())["project"]
+    made_from = read("constraints.txt") + repr(project).encode() + sys.version.encode() + ROOT.encode()
     return hashlib.sha256(made_from).hexdigest()
 
 

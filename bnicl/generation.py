@@ -1,0 +1,64 @@
+"""Algorithm 1 of the paper: new rows, one node after the other, from any predictor.
+
+For m = 0, 1, ..., M - 1 the predictor is asked for the distribution of X_m given the context and the values
+drawn so far; one value is drawn and becomes part of the next query. With the in-context MLE as predictor
+this is forward sampling from the network that is fitted to the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from bnicl.encoding import ABSENT, check_tensor
+from bnicl.estimators import Predictor
+from bnicl.networks import Seed, check_count, make_generator
+from bnicl.transformer import InContextTransformer
+
+Rows = Int64[Tensor, "n nodes"]
+
+
+def generate(predictor: Predictor, context: Rows, n: int = 1000, seed: Seed = 0) -> Rows:
+    """`n` new rows [n, M], each value drawn from the predictor's distribution given those before it.
+
+    context: the rows [L, M] of one network. A predictor is asked once for each different beginning of a row;
+    a causal transformer reads the context once for all of them. Where no context row matches, the values are
+    those of the predictor's own policy; a prediction that is NaN raises a ValueError.
+
+    >>> from bnicl import MaximumLikelihood, load_network
+    >>> context = torch.tensor([[0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    >>> new = generate(MaximumLikelihood(load_network("chain5")), context, n=100, seed=0)
+    >>> sorted(set(map(tuple, new.tolist())))
+    [(0, 0, 0, 0, 0), (1, 1, 1, 1, 1)]
+    """
+    check_tensor("context", context)
+    if context.ndim != 2:
+        raise ValueError(f"context: expected the rows [n, nodes] of one network, got shape {tuple(context.shape)}")
+    check_count("n", n)
+    generator = make_generator(seed)
+    predict = _for_one_context(predictor, context)
+    rows = torch.full((n, context.shape[1]), ABSENT)
+    which = torch.zeros(n, dtype=torch.int64)  # rows with the same beginning have the same number
+    for target in range(context.shape[1]):
+        first = torch.zeros(int(which.max()) + 1, dtype=torch.int64).scatter_(0, which, torch.arange(n))
+        p = predict(rows[first].to(context.device), target).to("cpu", torch.float64)
+        if bool(p.isnan().any()):
+            raise ValueError(
+                f"predictor {predictor.name!r}: expected a distribution for every query, got NaN for node {target}: "
+                f"no context row matches; give it another `unmatched` policy"
+            )
+        cdf = p.cumsum(-1)
+        cdf = (cdf / cdf[:, -1:])[which]  # ends in 1 to the bit: a value of probability zero is never drawn
+        u = torch.rand(n, 1, dtype=torch.float64, generator=generator)
+        rows[:, target] = (u >= cdf).sum(-1)
+        which = (which * p.shape[1] + rows[:, target]).unique(return_inverse=True)[1]
+    return rows
+
+
+def _for_one_context(predictor: Predictor, context: Tensor) -> Callable[[Tensor, int], Tensor]:
+    if isinstance(predictor, InContextTransformer) and predictor.model.config.causal:
+        return predictor.conditioned(context)
+    return lambda query, target: predictor.predict_proba(context.expand(len(query), -1, -1), query, target)
