@@ -18,7 +18,7 @@ from bnicl.networks import PAPER_GRAPHS
 from bnicl.runs import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-N_ROWS, N_QUERIES = 200, 8
+N_ROWS, N_QUERIES = 200, 4
 COLUMNS = (
     "network", "nodes", "edges", "S", "weights", "dense_weights", "megabytes",
     "load_s", "build_s", "answer_s", "worst_error", "peak_gib",

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from bnicl.encoding import blocks
-from bnicl.networks import BayesianNetwork
+from bnicl.networks import BayesianNetwork, check_count, check_network
 from bnicl.sampling import ravel_states
 from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
 
@@ -145,8 +145,8 @@ def construct_mle_transformer(
 
     Only the graph of `net` is used. The inverse temperature of layer 2 is chosen from the bound,
     beta = log(2 max_context / epsilon), rounded up so that every score is exact in `dtype`; beta_1 (layer 1)
-    and gamma (the context's head start over the query) are so large that their terms vanish. Each may be
-    given instead. With `sparse` the matrices hold their O(S + edges) non-zero entries only.
+    and gamma (the context's head start over the query) are so large that their terms vanish, gamma even where
+    no row matches. Each may be given instead. With `sparse` the matrices hold their O(S + edges) non-zero entries only.
 
     Raises ValueError for an epsilon that is not positive or that the dtype cannot reach, and for a
     max_context below 1. Reference: arXiv 2501.02547, the theorem and its proof.
@@ -156,12 +156,12 @@ def construct_mle_transformer(
     >>> predictor.beta, predictor.model.config.n_layers
     (12.21875, 2)
     """
+    check_network(net)
     if variant not in get_args(Variant):
         raise ValueError(f"variant: expected one of {', '.join(get_args(Variant))}, got {variant!r}")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
-    if max_context < 1:
-        raise ValueError(f"max_context: expected at least 1 row, got {max_context}")
+    check_count("max_context", max_context)
     eps = torch.finfo(dtype).eps
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(f"epsilon: expected a positive number, got {epsilon}")
@@ -174,9 +174,10 @@ def construct_mle_transformer(
             raise ValueError(f"{name}: expected a number of at least 0, got {value}")
 
     beta_1 = _exact(math.log(8 * max_context / eps)) if beta_1 is None else beta_1
-    gamma = _exact(math.log(8 / eps)) if gamma is None else gamma
     if beta is None:
         beta = _exact(math.log(2 * max_context / (epsilon - ROUNDING * eps)))
+    if gamma is None:  # a query agrees with itself on everything, a row that does not match perhaps on nothing
+        gamma = _exact(math.log(8 / eps) + beta * max(map(len, net.parents)))
     builder = _Builder(net, variant)
     builder.embed()
     if variant == "heads":

@@ -29,8 +29,16 @@ PALETTE = {
     "posterior mean": _COLORS[2],
     "model average": _COLORS[4],
     "transformer": _COLORS[3],
+    "constructed transformer": _COLORS[5],
 }
-MARKERS = {"MLE": "o", "naive": "s", "posterior mean": "D", "model average": "^", "transformer": "P"}
+MARKERS = {
+    "constructed transformer": "X",
+    "MLE": "o",
+    "naive": "s",
+    "posterior mean": "D",
+    "model average": "^",
+    "transformer": "P",
+}
 MEASURES = {
     "tv": "total variation to the truth",
     "regret_bits": "regret (bits)",
@@ -121,6 +129,23 @@ def context(net: BayesianNetwork, rows: Int64[Tensor, "n nodes"], query: Int64[T
     ax.tick_params(length=0)
     ax.grid(visible=False)
     sns.despine(ax=ax, left=True, bottom=True)
+    return ax
+
+
+def heatmap(
+    values: Tensor, rows: Sequence[str], columns: Sequence[str], ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """A matrix with a name for every row and column; blue is positive, red negative, white zero."""
+    ax = ax or plt.subplots(figsize=(0.28 * len(columns) + 2, 0.22 * len(rows) + 1))[1]
+    most = float(values.abs().max()) or 1.0
+    sns.heatmap(
+        values.detach().numpy(), ax=ax, cmap="vlag_r", center=0, vmin=-most, vmax=most, cbar=False,
+        xticklabels=list(columns), yticklabels=list(rows), linewidths=0.4, linecolor="#e3e6e8",
+    )  # fmt: skip
+    ax.tick_params(labelsize=8, length=0)
+    ax.tick_params(axis="x", labelrotation=90)
+    ax.tick_params(axis="y", labelrotation=0)
+    ax.set_title(title)
     return ax
 
 

@@ -18,10 +18,10 @@ from bnicl.estimators import Predictor
 from bnicl.networks import Seed, check_count, make_generator
 from bnicl.transformer import InContextTransformer
 
-Rows = Int64[Tensor, "n nodes"]
 
-
-def generate(predictor: Predictor, context: Rows, n: int = 1000, seed: Seed = 0) -> Rows:
+def generate(
+    predictor: Predictor, context: Int64[Tensor, "rows nodes"], n: int = 1000, seed: Seed = 0
+) -> Int64[Tensor, "new nodes"]:
     """`n` new rows [n, M], each value drawn from the predictor's distribution given those before it.
 
     context: the rows [L, M] of one network. A predictor is asked once for each different beginning of a row;

@@ -269,6 +269,17 @@ def save_table(table: pd.DataFrame, name: str) -> None:
         partial.rename(Path(folder) / f"{name}.csv")
 
 
+def load_results(name: str) -> pd.DataFrame:
+    """The committed table results/NAME.csv; a ValueError with the nearest name if there is none."""
+    import pandas as pd
+
+    path = ROOT / "results" / f"{name}.csv"
+    if not path.exists():
+        known = sorted(other.stem for other in path.parent.glob("*.csv"))
+        raise ValueError(f"results: expected one of {', '.join(known)}, got {name!r}")
+    return pd.read_csv(path)
+
+
 class RunFailed(Exception):
     """A cell of a chapter raised; the message says which, and where the notebook is."""
 
