@@ -47,6 +47,7 @@ outputs:
 
 bench:
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.scale
 
 clean:
 	rm -rf _build runs

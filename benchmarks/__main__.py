@@ -83,6 +83,51 @@ def importing() -> tuple[float, float]:
     return compare(load("bnicl"), load("pgmpy.models"), 5)
 
 
+def generating() -> tuple[float, float]:
+    """Seconds for 1,000 rows of alarm from a context of 1,000; pgmpy fits the context and simulates."""
+    from pgmpy.models import DiscreteBayesianNetwork
+
+    net = bnicl.load_network("alarm")
+    context = bnicl.forward_sample(net, 1000, seed=0)
+    frame = pd.DataFrame(context.numpy(), columns=list(net.names))
+    edges = [(net.names[parent], net.names[child]) for parent, child in net.edges]
+    transformer = bnicl.construct_mle_transformer(
+        net, 1e-4, max_context=1000, variant="causal", dtype=torch.float32, sparse=True
+    )
+
+    def fit_and_simulate() -> None:
+        model = DiscreteBayesianNetwork(edges)
+        model.fit(frame)
+        model.simulate(1000, show_progress=False)
+
+    return compare(lambda: bnicl.generate(transformer, context, 1000, seed=0), fit_and_simulate, 7)
+
+
+def exponents() -> pd.DataFrame:
+    """How the seconds to generate grow with context rows, new rows and nodes: slopes on a log-log scale."""
+
+    def spent(nodes: int, context_rows: int, new_rows: int) -> float:
+        net = bnicl.BayesianNetwork.from_edges([(f"n{i}", f"n{i + 1}") for i in range(nodes - 1)], 3)
+        rows = bnicl.forward_sample(net.with_random_cpts(seed=0), context_rows, seed=0)
+        transformer = bnicl.construct_mle_transformer(
+            net, 1e-3, max_context=context_rows, variant="causal", dtype=torch.float32, sparse=True
+        )
+        return min(seconds(lambda: bnicl.generate(transformer, rows, new_rows, seed=0)) for _ in range(5))
+
+    sizes = {
+        "context rows": [(20, n, 100) for n in (10_000, 20_000, 40_000, 80_000)],
+        "new rows": [(20, 100, n) for n in (50_000, 100_000, 200_000, 400_000)],
+        "nodes": [(n, 200, 200) for n in (50, 100, 200, 400)],
+    }
+    lines = []
+    for axis, (name, points) in zip((1, 2, 0), sizes.items(), strict=True):
+        x = torch.tensor([float(point[axis]) for point in points]).log()
+        y = torch.tensor([spent(*point) for point in points]).log()
+        slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+        lines.append((name, points[0][axis], points[-1][axis], slope.item()))
+    return pd.DataFrame(lines, columns=["grows with", "from", "to", "exponent"])
+
+
 BENCHMARKS: dict[str, tuple[Callable[[], tuple[float, float]], str, str]] = {
     "fit chain7, 1,024 contexts of 200 rows": (
         lambda: counting("chain7", 1024, 200, 16),
@@ -91,6 +136,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], tuple[float, float]], str, str]] = {
     ),
     "fit alarm, 64 contexts of 1,000 rows": (lambda: counting("alarm", 64, 1000, 4), "contexts/s", ""),
     "sample 64 fresh chain7 networks, 201 rows each": (sampling, "ms", "ours <= 3"),
+    "generate 1,000 alarm rows from 1,000": (generating, "s", "ratio >= 1"),
     "import": (importing, "s", "ours <= 3"),
 }
 
@@ -104,7 +150,7 @@ def measure() -> pd.DataFrame:
             warnings.simplefilter("ignore")  # pgmpy's, of its own parts
             ours, peer = run()
         ratio = ours / peer if unit.endswith("/s") else peer / ours
-        met = {"": "", "ratio >= 1000": ratio >= 1000, "ours <= 3": ours <= 3}[target]
+        met = {"": "", "ratio >= 1000": ratio >= 1000, "ratio >= 1": ratio >= 1, "ours <= 3": ours <= 3}[target]
         lines.append((name, unit, ours, "pgmpy", peer, ratio, target, met))
     columns = ["benchmark", "unit", "ours", "peer", "peer's", "ratio", "target", "met"]
     return pd.DataFrame(lines, columns=columns)
@@ -127,7 +173,15 @@ def main() -> None:
     print(table.round(3).to_string(index=False))
     RESULTS.mkdir(exist_ok=True)
     table.to_csv(RESULTS / "benchmarks.csv", index=False, float_format="%.6g")
-    made = {"table": "benchmarks.csv", "made by": "make bench", "threads": torch.get_num_threads(), **environment()}
+    growth = exponents()
+    print(growth.round(2).to_string(index=False))
+    growth.to_csv(RESULTS / "generation-exponents.csv", index=False, float_format="%.3g")
+    made = {
+        "table": "benchmarks.csv, generation-exponents.csv",
+        "made by": "make bench",
+        "threads": torch.get_num_threads(),
+        **environment(),
+    }
     made["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     (RESULTS / "benchmarks.json").write_text(json.dumps(made, indent=2) + "\n")
     readme = (ROOT / "README.md").read_text()
