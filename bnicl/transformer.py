@@ -162,7 +162,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.W_E = nn.Parameter(torch.zeros(config.width, config.d_model))
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        layers = (Block(config, layer) for layer in range(config.n_layers))
+        self.blocks = cast(Sequence[Block], nn.ModuleList(layers))
         self.ln_final = nn.LayerNorm(config.d_model) if config.layer_norm else nn.Identity()
         self.W_U = nn.Parameter(torch.zeros(config.d_model, config.n_outputs))
 
@@ -180,15 +181,12 @@ class Transformer(nn.Module):
                         weight.mul_(self.config.d_head**-0.5)
         return self
 
-    def _layers(self) -> list[Block]:
-        return cast(list[Block], list(self.blocks))
-
     def forward(self, columns: Float[Tensor, "batch pos width"], hook: Hook | None = None) -> Tensor:
         """The read-out at every position. `hook(name, activation)` sees each activation and may replace it."""
         x = project(columns, self.W_E)
         n = columns.shape[1]
         mask = torch.ones(n, n, dtype=torch.bool, device=x.device).tril() if self.config.causal else None
-        for layer, block in enumerate(self._layers()):
+        for layer, block in enumerate(self.blocks):
             x = block(x, _prefixed(hook, layer), mask)
         return project(self.ln_final(x), self.W_U)
 
@@ -211,7 +209,7 @@ class Transformer(nn.Module):
         n = context.shape[1] if attending and attending[0] < len(self.blocks) - 1 else 0
         mask = torch.ones(n, n, dtype=torch.bool, device=x.device).tril() if n else None  # rows attend to rows
         memory: Memory = []
-        for layer, block in enumerate(self._layers()):
+        for layer, block in enumerate(self.blocks):
             memory.append(block.attn.keys_and_values(block.ln1(x)) if block.attn is not None else None)
             if layer < len(self.blocks) - 1:
                 x = block(x, _prefixed(None, layer), mask)
@@ -220,7 +218,7 @@ class Transformer(nn.Module):
     def answer(self, memory: Memory, queries: Float[Tensor, "batch n_queries width"]) -> Tensor:
         """The read-out for each query on its own, as if it stood alone after the context."""
         x = project(queries, self.W_E)
-        for layer, (block, past) in enumerate(zip(self._layers(), memory, strict=True)):
+        for layer, (block, past) in enumerate(zip(self.blocks, memory, strict=True)):
             x = block(x, _prefixed(None, layer), memory=past)
         return project(self.ln_final(x), self.W_U)
 

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -6,7 +8,9 @@ import bnicl
 from bnicl.transformer import Transformer, TransformerConfig
 
 
-def random_model(causal: bool, activation: str = "relu", layer_norm: bool = False, heads: int = 2) -> Transformer:
+def random_model(
+    causal: bool, activation: Literal["relu", "gelu"] = "relu", layer_norm: bool = False, heads: int = 2
+) -> Transformer:
     config = TransformerConfig(
         width=8, n_outputs=4, d_model=12, n_layers=2, n_heads=heads, d_head=5, d_mlp=16,
         activation=activation, layer_norm=layer_norm, causal=causal,
@@ -22,7 +26,7 @@ def columns() -> Tensor:
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_a_later_column_changes_nothing_under_the_causal_mask_and_does_without(
-    activation: str, layer_norm: bool, columns: Tensor
+    activation: Literal["relu", "gelu"], layer_norm: bool, columns: Tensor
 ) -> None:
     changed = columns.clone()
     changed[:, 5] += 1.0
