@@ -1,18 +1,19 @@
-"""Chapters as programs: profiles, checked parameters, a folder and a manifest for every run.
+"""Chapters as programs: one run of a chapter is a folder with a manifest.
 
-A chapter has one cell tagged `parameters`, each line `name: type = default  # comment`. The types are
-those of `TYPES`; a default may be `by_profile(...)`. `run_chapter` checks what it is given against them
-before a kernel starts, executes the notebook with papermill and leaves a folder with
+`run_chapter` checks the parameters that it is given before a kernel starts, executes the notebook with
+papermill and leaves a folder with
 
     chapter.ipynb   the executed notebook
     *.csv           the tables that the chapter saved (`save_table`)
-    manifest.json   parameters, profile, commit, versions, hardware, seconds
+    manifest.json   parameters, profile, code, versions, hardware, seconds, the digest of each table
 
-The folder appears under its name only when the run has ended.
+The folder appears under its name only when the run has ended. The name holds a digest of everything the
+tables depend on: the chapter's code, the modules it computes with, the parameters and the profile.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib.metadata
@@ -23,129 +24,26 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
 
-import bnicl
-from bnicl.estimators import Unmatched
-from bnicl.networks import check_source, load_network
+from bnicl.parameters import Parameter, Profile, check_profile, current_profile
 
 if TYPE_CHECKING:
     import pandas as pd
 
-T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
+RESULTS = ROOT / "results"
 _STARTED = time.perf_counter()
 
-# --- profiles -------------------------------------------------------------------------------------
-
-Profile = Literal["smoke", "book", "paper"]
-PROFILES: tuple[Profile, ...] = get_args(Profile)
-
-
-def check_profile(name: str) -> Profile:
-    """`name` if it is a profile; a ValueError if not."""
-    if name not in PROFILES:
-        raise ValueError(f"profile: expected one of {', '.join(PROFILES)}, got {name!r}")
-    return name
-
-
-def current_profile() -> Profile:
-    """The profile that the environment variable BNICL_PROFILE names, by default "book"."""
-    return check_profile(os.environ.get("BNICL_PROFILE", "book"))
-
-
-def by_profile(book: T, smoke: T, paper: T | None = None) -> T:
-    """The value for the current profile; `paper` is that of the book where it is not given.
-
-    >>> by_profile(book=200, smoke=200)
-    200
-    """
-    values = {"smoke": smoke, "book": book, "paper": book if paper is None else paper}
-    return values[current_profile()]
-
-
-# --- parameters -----------------------------------------------------------------------------------
-
-
-def _network(source: str) -> str:
-    """A name, or the whole path of a file: the notebook runs in another folder."""
-    if not check_source(source).endswith(".bif"):
-        return source
-    load_network(source)  # a broken file is refused here, before anything starts
-    return str(Path(source).resolve())
-
-
-def _different(items: list[T]) -> list[T]:
-    if len(set(items)) != len(items):
-        raise ValueError("each at most once")
-    return items
-
-
-NetworkName = Annotated[str, AfterValidator(_network)]
-NetworkNames = Annotated[list[NetworkName], Field(min_length=1), AfterValidator(_different)]
-Count = Annotated[int, Field(ge=10, le=1_000_000)]  # of things drawn
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-ContextSizes = Annotated[list[Annotated[int, Field(ge=1, le=100_000)]], Field(min_length=1), AfterValidator(_different)]
-TYPES: dict[str, Any] = {
-    "bool": bool,
-    "int": int,
-    "float": float,
-    "str": str,
-    "Count": Count,
-    "PositiveInt": PositiveInt,
-    "NonNegativeInt": NonNegativeInt,
-    "PositiveFloat": PositiveFloat,
-    "Probability": Probability,
-    "NetworkName": NetworkName,
-    "NetworkNames": NetworkNames,
-    "ContextSizes": ContextSizes,
-    "Unmatched": Unmatched,
-}
-
-
-class Parameter(NamedTuple):
-    """One line of a chapter's parameters cell."""
-
-    name: str
-    type_name: str
-    default: str
-    comment: str
-
-    def check(self, value: Any) -> Any:
-        """`value`, or its text from a command line, as this parameter's type; a ValueError if it is not.
-
-        A list is its items separated by commas.
-        """
-        adapter = TypeAdapter(TYPES[self.type_name])
-        if isinstance(value, str) and self.type_name in ("NetworkNames", "ContextSizes"):
-            value = [item.strip(" \"'") for item in value.strip("[] ").split(",")]
-        try:
-            return adapter.validate_python(value)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            reason = problem["msg"].removeprefix("Value error, ")
-            raise ValueError(f"parameter {self.name}: expected {self.type_name}, got {value!r} ({reason})") from error
-
-    def value(self) -> Any:
-        """The default under the current profile."""
-        # The expression is a line of a chapter, which is about to be executed whole.
-        return self.check(eval(self.default, {"__builtins__": {}, "by_profile": by_profile}))  # noqa: S307
+# --- chapters -------------------------------------------------------------------------------------
 
 
 def chapters() -> dict[str, Path]:
@@ -154,23 +52,29 @@ def chapters() -> dict[str, Path]:
 
 
 def chapter_path(name: str) -> Path:
-    """The notebook of a chapter; a ValueError with the nearest name if there is none."""
+    """The notebook of a chapter, by its name or a path ending in .ipynb; a ValueError with the nearest name if none."""
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name).resolve()
     known = chapters()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"chapter: expected one of {', '.join(known)}, got {name!r}{hint}")
+        raise ValueError(f"chapter: expected one of {', '.join(known)} or a notebook's path, got {name!r}{hint}")
     return known[name]
 
 
-def _cells(notebook: Path) -> list[str]:
-    """The source of every cell: what a chapter says and does, without its outputs."""
-    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
+def _cells(notebook: Path, kind: str) -> list[str]:
+    """The source of every cell of a kind, without the outputs."""
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"chapter: expected a notebook, got {notebook} ({type(error).__name__}: {error})") from error
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
 
 
 def title_of(chapter: str) -> str:
     """The heading of a chapter."""
-    return _cells(chapter_path(chapter))[0].splitlines()[0].removeprefix("# ")
+    return _cells(chapter_path(chapter), "markdown")[0].splitlines()[0].removeprefix("# ")
 
 
 def parameters_of(chapter: str) -> dict[str, Parameter]:
@@ -183,26 +87,77 @@ def parameters_of(chapter: str) -> dict[str, Parameter]:
     }
 
 
+def declared_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:
+    """The parameter of this name; a ValueError with the nearest name if there is none."""
+    if name not in declared:
+        near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"parameter: expected one of {', '.join(declared)}, got {name!r}{hint}")
+    return declared[name]
+
+
 def check_parameters(chapter: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All parameters of a run, those given checked and the others by default; a ValueError if one is wrong."""
     declared = parameters_of(chapter)
-    for name in given:
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"parameter: expected one of {', '.join(declared)}, got {name!r}{hint}")
-    return {name: line.check(given[name]) if name in given else line.value() for name, line in declared.items()}
+    checked = {name: declared_parameter(declared, name).check(value) for name, value in given.items()}
+    return {name: checked[name] if name in checked else line.value() for name, line in declared.items()}
 
 
 # --- provenance -----------------------------------------------------------------------------------
 
 
+def digest(*parts: bytes) -> str:
+    """The SHA-256 of the parts one after the other, in hexadecimal."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
 def code_version() -> str:
     """Twelve hexadecimal digits that change whenever a module of bnicl does."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "bnicl").glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    paths = sorted((ROOT / "bnicl").glob("*.py"))
+    return digest(*(path.name.encode() + path.read_bytes() for path in paths))[:12]
+
+
+NO_NUMBERS = {"__init__", "__main__", "figures", "parameters", "runs", "sweeps"}  # modules no table depends on
+
+
+def _imports(source: str, exported: Mapping[str, str]) -> set[str]:
+    """The modules of bnicl that Python code names; `exported` says which module a name of `bnicl.` comes from."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bnicl":
+            found.add(exported.get(node.attr, node.attr))
+        elif isinstance(node, ast.ImportFrom) and node.module == "bnicl":
+            found |= {exported.get(alias.name, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bnicl."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def code_of(chapter: str) -> dict[str, str]:
+    """Digests of what a chapter's tables depend on: its own code cells and each module it computes with.
+
+    The modules are those that the cells name and those that these import in turn, less `NO_NUMBERS`. Text
+    and outputs of the chapter do not count. Cells that are not plain Python count as using every module.
+    """
+    modules = {path.stem: path.read_text() for path in sorted((ROOT / "bnicl").glob("*.py"))}
+    tree = ast.parse(modules["__init__"])
+    exported = {
+        alias.name: node.module.split(".")[1]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    cells = "\n".join(_cells(chapter_path(chapter), "code"))
+    try:
+        wanted = _imports(cells, exported)
+    except SyntaxError:
+        wanted = set(modules)
+    used: set[str] = set()
+    while wanted := (wanted - used - NO_NUMBERS) & set(modules):
+        used |= wanted
+        wanted = set().union(*(_imports(modules[name], exported) for name in wanted))
+    sources = {"the chapter": cells, **{name: modules[name] for name in sorted(used)}}
+    return {name: digest(source.encode())[:12] for name, source in sources.items()}
 
 
 def _commit() -> str:
@@ -229,19 +184,19 @@ def _processor() -> str:
 
 def environment() -> dict[str, Any]:
     """What a run depends on besides its parameters: profile, code, versions and hardware."""
-    packages = ("torch", "numpy", "pgmpy", "pandas")
+    packages = ("bnicl", "torch", "numpy", "pgmpy", "pandas")
     return {
         "profile": current_profile(),
         "commit": _commit(),
         "code": code_version(),
         "versions": {
-            "bnicl": bnicl.__version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in packages},
         },
         "hardware": {
             "cpu": _processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
@@ -258,7 +213,7 @@ def provenance() -> None:
     print(f"finished  {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {time.perf_counter() - _STARTED:.0f} s after it began")
 
 
-# --- runs -----------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def save_table(table: pd.DataFrame, name: str) -> None:
@@ -270,18 +225,67 @@ def save_table(table: pd.DataFrame, name: str) -> None:
 
 
 def load_results(name: str) -> pd.DataFrame:
-    """The committed table results/NAME.csv; a ValueError with the nearest name if there is none."""
+    """The committed table results/NAME.csv, or the table at a path that ends in .csv.
+
+    Raises ValueError, with the names there are, if there is no such table, and where the table is not the one
+    that the provenance beside it (NAME.json) describes: cut short, or edited by hand.
+    """
     import pandas as pd
 
-    path = ROOT / "results" / f"{name}.csv"
+    path = Path(name) if name.endswith(".csv") else RESULTS / f"{name}.csv"
     if not path.exists():
-        known = sorted(other.stem for other in path.parent.glob("*.csv"))
-        raise ValueError(f"results: expected one of {', '.join(known)}, got {name!r}")
+        known = sorted(other.stem for other in RESULTS.glob("*.csv"))
+        raise ValueError(f"results: expected one of {', '.join(known)} or a .csv file, got {name!r}")
+    made = path.with_suffix(".json")
+    expected = json.loads(made.read_text()).get("sha256") if made.exists() else None
+    if expected and expected != digest(path.read_bytes()):
+        raise ValueError(f"results: {path} is not the table that {made.name} describes; collect it again")
     return pd.read_csv(path)
 
 
+# --- runs -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a chapter: what is given, all parameters with that, the profile, and the code's digests."""
+
+    chapter: str
+    given: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    profile: Profile
+    code: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """CHAPTER-DIGEST: the name of the run's folder."""
+        identity = json.dumps([self.parameters, self.profile, self.code])
+        return f"{Path(self.chapter).stem}-{digest(identity.encode())[:10]}"
+
+
 class RunFailed(Exception):
-    """A cell of a chapter raised; the message says which, and where the notebook is."""
+    """A cell of a chapter raised or took too long; the message says which, and where the notebook is."""
+
+
+def plan_run(chapter: str, given: Mapping[str, Any] | None = None, profile: str | None = None) -> Run:
+    """The run of a chapter with these parameters, checked; a ValueError if one of them is wrong."""
+    source = chapter_path(chapter)
+    chosen = check_profile(profile) if profile else current_profile()
+    with _environ(BNICL_PROFILE=chosen):
+        parameters = check_parameters(chapter, given or {})
+    checked = {name: parameters[name] for name in given or {}}
+    return Run(str(source) if chapter.endswith(".ipynb") else chapter, checked, parameters, chosen, code_of(chapter))
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished run; None where there is none, or a table is not as the run left it."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        whole = manifest["status"] == "finished" and (folder / "chapter.ipynb").exists()
+        tables = manifest["tables"].items()
+        return manifest if whole and all(digest((folder / t).read_bytes()) == d for t, d in tables) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # whatever is wrong with it, it is not a finished run
 
 
 def run_chapter(
@@ -289,57 +293,89 @@ def run_chapter(
 ) -> Path:
     """Executes a chapter with other parameters and returns the folder of the run.
 
-    The folder is OUT/CHAPTER-HASH, the hash being that of the chapter, its parameters, the profile and
-    the package: the same call again replaces it. Raises ValueError for a bad parameter before anything is
-    written, and RunFailed where a cell raises: the notebook up to that cell is then in CHAPTER-HASH-failed.
+    The folder is OUT/CHAPTER-DIGEST; the same call again replaces it. Raises ValueError for a bad parameter
+    before anything is written, and RunFailed where a cell raises: the notebook up to that cell is then in
+    CHAPTER-DIGEST-failed.
+    """
+    return execute(plan_run(chapter, given, profile), out, progress=True)
+
+
+def execute(run: Run, out: Path | str, time_limit: float | None = None, progress: bool = False) -> Path:
+    """Executes a run and returns its folder, OUT/NAME. Raises RunFailed as `run_chapter` does.
+
+    A run that takes longer than `time_limit` seconds has failed too.
     """
     import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    source = chapter_path(chapter)
-    with _environ(BNICL_PROFILE=check_profile(profile) if profile else current_profile()):
-        parameters = check_parameters(chapter, given or {})
-        manifest: dict[str, Any] = {"chapter": chapter, "parameters": parameters, **environment()}
-        manifest["started"] = datetime.now(UTC).isoformat(timespec="seconds")
-        identity = [
-            hashlib.sha256(source.read_bytes()).hexdigest(),
-            parameters,
-            manifest["profile"],
-            manifest["code"],
-        ]
-        name = f"{chapter}-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:10]}"
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=out)).resolve()
-        begin = time.perf_counter()
-        try:
-            with _environ(BNICL_RUN=str(folder)):
-                papermill.execute_notebook(
-                    str(source),
-                    str(folder / "chapter.ipynb"),
-                    parameters={key: parameters[key] for key in given or {}},
-                    kernel_name="python3",
-                    cwd=str(folder),
-                )
-            manifest["status"] = "finished"
-        except papermill.PapermillExecutionError as error:
-            manifest["status"], manifest["error"] = (
-                "failed",
-                f"cell {error.exec_count}: {error.ename}: {error.evalue}",
+    begin = time.perf_counter()
+    with _environ(BNICL_PROFILE=run.profile):
+        manifest: dict[str, Any] = {
+            "name": run.name,
+            "chapter": run.chapter,
+            "parameters": dict(run.parameters),
+            **environment(),
+            "code": dict(run.code),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{run.name}-", dir=out)).resolve()
+    error = ""
+    try:
+        with _environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder)):
+            papermill.execute_notebook(
+                str(chapter_path(run.chapter)),
+                str(folder / "chapter.ipynb"),
+                parameters=dict(run.given),
+                kernel_name="python3",
+                language="python",
+                cwd=str(folder),
+                progress_bar=progress,
+                timeout_func=_remaining(time_limit),
             )
-            name = f"{name}-failed"
-        except BaseException:  # an interrupt or a full disk: nothing half-written is left
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    except papermill.PapermillExecutionError as problem:
+        error = f"cell {problem.exec_count}: {problem.ename}: {problem.evalue}"
+    except CellTimeoutError:
+        error = f"time limit: it took more than {time_limit:g} s"
+    except DeadKernelError:
+        error = "the kernel died (is the memory too small?)"
+    except BaseException:  # an interrupt or a full disk: nothing half-written is left
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
+        manifest |= {"status": "failed", "error": error} if error else {"status": "finished"}
         manifest["seconds"] = round(time.perf_counter() - begin, 2)
-        manifest["tables"] = sorted(path.name for path in folder.glob("*.csv"))
+        manifest["tables"] = {path.name: digest(path.read_bytes()) for path in sorted(folder.glob("*.csv"))}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    folder.chmod(0o755)
-    final = out / name
+        folder.chmod(0o755)
+        final = _replace(folder, out / (f"{run.name}-failed" if error else run.name))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if error:
+        raise RunFailed(f"{run.chapter}, {error}; the notebook up to there is {final / 'chapter.ipynb'}")
+    shutil.rmtree(out / f"{run.name}-failed", ignore_errors=True)
+    return final
+
+
+def _remaining(time_limit: float | None) -> Callable[[object], float | None] | None:
+    """For nbclient: the seconds that a cell may take so that the whole run keeps to its limit."""
+    if time_limit is None:
+        return None
+    end = time.perf_counter() + time_limit
+    return lambda cell: max(end - time.perf_counter(), 0.01)
+
+
+def _replace(folder: Path, final: Path) -> Path:
+    """Gives a folder its name; one that has it already is moved out of the way first."""
     if final.exists():
-        shutil.rmtree(final)
-    folder.rename(final)
-    if manifest["status"] == "failed":
-        raise RunFailed(f"{chapter}, {manifest['error']}; the notebook up to there is {final / 'chapter.ipynb'}")
+        old = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        final.rename(old / "old")
+        folder.rename(final)
+        shutil.rmtree(old)
+    else:
+        folder.rename(final)
     return final
 
 

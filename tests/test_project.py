@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 import bnicl
 from benchmarks.__main__ import END, START, as_markdown
-from bnicl import runs
+from bnicl import parameters, runs
 from tools.execute_chapters import README_FIGURE, README_IMAGE, figure
 
 ROOT = Path(bnicl.__file__).parents[1]
@@ -144,9 +144,9 @@ def test_parameters_are_typed_commented_and_have_valid_defaults(path: Path, monk
     declared = runs.parameters_of(path.stem)
     assert len(declared) == len(lines)  # papermill drops a line that it cannot read, in silence
     for parameter in declared.values():
-        assert parameter.type_name in runs.TYPES
+        assert parameter.type_name in parameters.TYPES
         assert parameter.comment
-    for profile in runs.PROFILES:
+    for profile in parameters.PROFILES:
         monkeypatch.setenv("BNICL_PROFILE", profile)
         assert set(runs.check_parameters(path.stem, {})) == set(declared)
 

@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from bnicl import runs
 from bnicl.__main__ import main
 from bnicl.networks import _example_models
+from bnicl.parameters import Parameter, by_profile
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -23,7 +24,7 @@ def write_chapter(folder: Path, name: str, *cells: str) -> None:
     notebook = new_notebook(
         cells=[
             new_markdown_cell(f"# The chapter {name}"),
-            new_code_cell("from bnicl import runs\nfrom bnicl.runs import *"),
+            new_code_cell("from bnicl import runs\nfrom bnicl.parameters import *"),
             new_code_cell(first, metadata={"tags": ["parameters"]}),
             *(new_code_cell(cell) for cell in rest),
         ],
@@ -40,14 +41,12 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_chapter(
         folder,
         "sums",
-        "n: PositiveInt = runs.by_profile(300, 10)  # terms\nalpha: PositiveFloat = 0.5  # weight\n"
+        "n: PositiveInt = by_profile(300, 10)  # terms\nalpha: PositiveFloat = 0.5  # weight\n"
         'network: NetworkName = "chain5"  # a name or a file',
         "import pandas as pd",
         'runs.save_table(pd.DataFrame({"n": [n], "alpha": [alpha], "network": [network]}), "sum")',
     )
     write_chapter(folder, "fails", "n: int = 1  # a number", "print('before')", "1 / 0", "print('after')")
-    text = (folder / "sums.ipynb").read_text().replace("runs.by_profile", "by_profile")
-    (folder / "sums.ipynb").write_text(text)
     monkeypatch.setattr(runs, "BOOK", folder)
     monkeypatch.chdir(tmp_path)
     return folder
@@ -65,7 +64,7 @@ def test_a_run_leaves_notebook_tables_and_manifest(book: Path, tmp_path: Path) -
     assert manifest["parameters"] == {"n": 10, "alpha": 2.0, "network": "chain5"}
     assert manifest["profile"] == "smoke"
     assert manifest["status"] == "finished"
-    assert manifest["tables"] == ["sum.csv"]
+    assert manifest["tables"] == {"sum.csv": runs.digest((folder / "sum.csv").read_bytes())}
     assert {"commit", "code", "versions", "hardware", "seconds", "started"} <= set(manifest)
     assert {"torch", "numpy", "pgmpy", "python", "bnicl"} <= set(manifest["versions"])
     cells = nbformat.read(folder / "chapter.ipynb", as_version=4).cells
@@ -111,7 +110,7 @@ def test_an_interrupted_run_leaves_nothing(book: Path, tmp_path: Path, monkeypat
 
 
 WRONG = {
-    "chapter": (["run", "sumz"], ["chapter: expected one of fails, sums, got 'sumz'", "did you mean 'sums'"]),
+    "chapter": (["run", "sumz"], ["expected one of fails, sums or a notebook's path, got 'sumz'", "did you mean 'sums'"]),
     "parameter": (["run", "sums", "-p", "alhpa", "1"], ["expected one of n, alpha, network, got 'alhpa'", "'alpha'"]),
     "type": (["run", "sums", "-p", "n", "many"], ["parameter n: expected PositiveInt, got 'many'"]),
     "fraction": (["run", "sums", "-p", "n", "1.5"], ["parameter n: expected PositiveInt, got '1.5'"]),
@@ -151,7 +150,7 @@ def test_a_call_that_cannot_be_read_is_one_line_too(call: list[str], capsys: pyt
 def test_an_unknown_profile_in_the_environment_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BNICL_PROFILE", "large")
     with pytest.raises(ValueError, match="profile: expected one of smoke, book, paper, got 'large'"):
-        runs.by_profile(1, 2)
+        by_profile(1, 2)
     assert main(["run", "sums"]) == 2
 
 
@@ -164,16 +163,16 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(book: Path, capsys: p
 def test_by_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"smoke": 2, "book": 1, "paper": 1}.items():
         monkeypatch.setenv("BNICL_PROFILE", name)
-        assert runs.by_profile(1, 2) == value
-    assert runs.by_profile(1, 2, 3) == 3
+        assert by_profile(1, 2) == value
+    assert by_profile(1, 2, 3) == 3
 
 
 def test_lists_and_files_as_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = runs.Parameter("n_contexts", "ContextSizes", "[1]", "")
+    line = Parameter("n_contexts", "ContextSizes", "[1]", "")
     assert line.check("1, 2,50") == line.check([1, 2, 50]) == line.check("[1, 2, 50]") == [1, 2, 50]
     monkeypatch.chdir(tmp_path)
     Path("own.bif").write_bytes(gzip.decompress((_example_models() / "asia.bif.gz").read_bytes()))
-    assert runs.Parameter("network", "NetworkName", "", "").check("own.bif") == str(tmp_path / "own.bif")
+    assert Parameter("network", "NetworkName", "", "").check("own.bif") == str(tmp_path / "own.bif")
 
 
 def test_the_version_of_the_code_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

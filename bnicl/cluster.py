@@ -1,0 +1,216 @@
+"""Many runs at once: Dask distributed hands them to worker processes, on this machine or on a cluster.
+
+A worker has one thread and executes one run at a time. A run whose worker dies is given to another by Dask
+itself; a run that fails is reported and not tried again. What has finished stays where `runs.execute` put it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnicl import runs
+from bnicl.runs import Run, RunFailed
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from tqdm import tqdm
+
+CONNECT_SECONDS = 8.0  # until a scheduler that does not answer is given up
+PATIENCE_SECONDS = 60.0  # that a scheduler which was there and is gone is waited for
+GIB_PER_WORKER = 1.5  # a kernel with torch, pandas and seaborn
+
+
+class SchedulerLost(ConnectionError):
+    """The scheduler went away and did not come back."""
+
+
+def execute_all(
+    todo: Sequence[Run],
+    out: Path,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    time_limit: float | None = None,
+    progress: bool = True,
+) -> dict[str, str]:
+    """Executes runs, each into its folder below `out`; returns what went wrong, by the run's name.
+
+    With `scheduler`, the address of a Dask scheduler, its workers execute them. Without, `workers` processes on
+    this machine do, by default as many as it has cores and memory for, the cores shared between them.
+
+    Raises ConnectionError where no scheduler answers within ten seconds, ValueError where one of its workers
+    has another version of the code or of a package, more than one thread or no access to `out`, and
+    SchedulerLost if it goes away for more than a minute.
+    """
+    if not todo:
+        return {}  # without the seconds that Dask takes to be imported
+    from distributed.utils import silence_logging_cmgr
+    from tqdm import tqdm
+
+    waiting = {run.name: run for run in todo}
+    failures: dict[str, str] = {}
+    lost_at = None
+    with (
+        silence_logging_cmgr(logging.CRITICAL),
+        tqdm(total=len(waiting), disable=not progress, unit="run", bar_format=BAR, mininterval=0) as bar,
+    ):
+        while waiting:
+            try:
+                with _connected(scheduler, workers, len(waiting)) as client:
+                    _check_workers(client, todo[0], out)
+                    lost_at = None
+                    for name, problem in _executed(client, list(waiting.values()), out, time_limit, bar, failures):
+                        del waiting[name]
+                        if problem:
+                            failures[name] = problem
+                            bar.write(f"failed: {problem}", file=sys.stderr)
+                        bar.update()
+            except ConnectionError as error:
+                if len(waiting) == len(todo) and lost_at is None and not isinstance(error, SchedulerLost):
+                    raise
+                lost_at = lost_at or time.monotonic()
+                if time.monotonic() - lost_at > PATIENCE_SECONDS:
+                    done = len(todo) - len(waiting)
+                    raise SchedulerLost(
+                        f"scheduler: {scheduler} is gone, with {done} of {len(todo)} runs done; call again for the rest"
+                    ) from error
+                bar.set_description_str("waiting for the scheduler")
+                time.sleep(1)
+    return failures
+
+
+BAR = "{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} {desc} [{elapsed} gone, {remaining} left]"
+
+
+def fitting_workers() -> int:
+    """How many workers this machine has cores and memory for."""
+    from dask.system import CPU_COUNT
+    from distributed.system import MEMORY_LIMIT
+
+    return max(1, min(CPU_COUNT, int(MEMORY_LIMIT / 2**30 / GIB_PER_WORKER)))
+
+
+@contextmanager
+def _connected(scheduler: str | None, workers: int | None, n_runs: int) -> Iterator[Client]:
+    """A client of the scheduler, or of a cluster on this machine that ends with it."""
+    import dask
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    with ExitStack() as stack:
+        address: Any = scheduler
+        if scheduler is None:
+            n_workers = min(workers or fitting_workers(), n_runs)
+            threads = str(max(1, CPU_COUNT // n_workers))
+            stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
+            address = stack.enter_context(
+                LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    dashboard_address=None,
+                    env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+                )
+            )
+        try:
+            client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
+        except (OSError, MemoryError, ValueError) as error:  # MemoryError: what answers speaks another language
+            raise ConnectionError(
+                f"scheduler: expected one at {scheduler}, got no answer from it within {CONNECT_SECONDS:.0f} s"
+            ) from error
+        yield client
+
+
+def _executed(
+    client: Client,
+    todo: Sequence[Run],
+    out: Path,
+    time_limit: float | None,
+    bar: tqdm[Any],
+    failures: dict[str, str],
+) -> Iterator[tuple[str, str]]:
+    """Names of runs as they end, each with what went wrong."""
+    call = uuid.uuid4().hex[:8]  # a run that another client left on a worker is another task
+    futures = {
+        client.submit(_task, run, str(out), time_limit, key=f"{run.name}-{call}", pure=False): run.name for run in todo
+    }
+    ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    left = len(futures)
+    while left:
+        running = min(left, len(_workers(client)))
+        failed = f" ({len(failures)} failed)" if failures else ""
+        bar.set_description_str(f"done{failed}, {running} running", refresh=sys.stderr.isatty())
+        try:
+            future = ended.get(timeout=1)
+        except queue.Empty:
+            continue
+        if future.status == "cancelled":
+            raise SchedulerLost("cancelled")
+        left -= 1
+        yield futures[future], _problem(future)
+
+
+def _problem(future: Any) -> str:
+    from distributed.scheduler import KilledWorker
+
+    if future.status != "error":
+        return str(future.result())
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return f"{error.task}: its worker died again and again (is the memory too small?)"
+    return f"{future.key}: {type(error).__name__}: {error}"
+
+
+def _workers(client: Client) -> dict[str, Any]:
+    """What the scheduler knows of its workers, by address."""
+    if client.status != "running":
+        raise SchedulerLost(client.status)
+    try:
+        workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    except OSError as error:
+        raise SchedulerLost(str(error)) from error
+    return workers
+
+
+def _task(run: Run, out: str, time_limit: float | None) -> str:
+    """On a worker: executes the run unless it is there already; returns what went wrong."""
+    if runs.code_of(run.chapter) != run.code:
+        raise ValueError("this worker has another version of the chapter or the package, or it was edited meanwhile")
+    if runs.read_manifest(Path(out) / run.name):
+        return ""
+    try:
+        runs.execute(run, out, time_limit)
+    except RunFailed as error:
+        return str(error)
+    return ""
+
+
+def _about(chapter: str, seen: str) -> dict[str, Any]:
+    """On a worker and on the client: what must be the same on both."""
+    return {"code": runs.code_of(chapter), **runs.environment()["versions"], "sight of the runs": Path(seen).exists()}
+
+
+def _check_workers(client: Client, run: Run, out: Path) -> None:
+    with tempfile.NamedTemporaryFile(prefix=".seen-", dir=out) as seen:
+        expected = _about(run.chapter, seen.name)
+        answers = client.run(_about, run.chapter, seen.name, on_error="return")
+    for address, answer in answers.items():
+        if isinstance(answer, BaseException):
+            raise ValueError(f"worker {address}: expected bnicl as it is here, got {type(answer).__name__}: {answer}")
+        for what, value in expected.items():
+            if answer.get(what) != value:
+                raise ValueError(f"worker {address}: expected {what} {value}, got {answer.get(what)}")
+    for address, about in _workers(client).items():
+        if about["nthreads"] != 1:
+            raise ValueError(f"worker {address}: expected one thread (--nthreads 1), got {about['nthreads']}")
