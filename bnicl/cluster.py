@@ -118,6 +118,7 @@ def _connected(scheduler: str | None, workers: int | None, n_runs: int) -> Itera
                     threads_per_worker=1,
                     memory_limit=0,
                     dashboard_address=None,
+                    preload="import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",  # Ctrl-C is the client's
                     env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
                 )
             )

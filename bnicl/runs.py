@@ -130,6 +130,8 @@ def _imports(source: str, exported: Mapping[str, str]) -> set[str]:
             found |= {exported.get(alias.name, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("bnicl."):
             found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("bnicl.")}
     return found
 
 
@@ -333,6 +335,7 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
                 cwd=str(folder),
                 progress_bar=progress,
                 timeout_func=_remaining(time_limit),
+                shutdown_kernel="immediate",
             )
     except papermill.PapermillExecutionError as problem:
         error = f"cell {problem.exec_count}: {problem.ename}: {problem.evalue}"

@@ -110,7 +110,10 @@ def test_an_interrupted_run_leaves_nothing(book: Path, tmp_path: Path, monkeypat
 
 
 WRONG = {
-    "chapter": (["run", "sumz"], ["expected one of fails, sums or a notebook's path, got 'sumz'", "did you mean 'sums'"]),
+    "chapter": (
+        ["run", "sumz"],
+        ["expected one of fails, sums or a notebook's path, got 'sumz'", "did you mean 'sums'"],
+    ),
     "parameter": (["run", "sums", "-p", "alhpa", "1"], ["expected one of n, alpha, network, got 'alhpa'", "'alpha'"]),
     "type": (["run", "sums", "-p", "n", "many"], ["parameter n: expected PositiveInt, got 'many'"]),
     "fraction": (["run", "sums", "-p", "n", "1.5"], ["parameter n: expected PositiveInt, got '1.5'"]),
