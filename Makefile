@@ -48,6 +48,7 @@ outputs:
 bench:
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.scale
+	@$(PY) -m benchmarks.batch
 
 clean:
 	rm -rf _build runs

@@ -26,6 +26,7 @@ from bnicl.networks import (
     network_names,
     random_dag,
 )
+from bnicl.runs import load_results
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
 from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
 
@@ -57,6 +58,7 @@ __all__ = [
     "generate",
     "kl_bits",
     "load_network",
+    "load_results",
     "make_generator",
     "mode_accuracy",
     "network_names",

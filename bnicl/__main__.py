@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bnicl import cluster, runs, sweeps
-from bnicl.parameters import PROFILES
+from bnicl import cluster, parameters, runs, sweeps
+from bnicl.parameters import PROFILES, RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,9 +77,9 @@ def _positive(text: str) -> int:
 
 
 def _chapters() -> None:
-    for name in runs.chapters():
-        print(f"{name}: {runs.title_of(name)}")
-        for line in runs.parameters_of(name).values():
+    for name in parameters.chapters():
+        print(f"{name}: {parameters.title_of(name)}")
+        for line in parameters.parameters_of(name).values():
             print(f"  -p {line.name} {line.type_name}, default {line.default}: {line.comment}")
 
 
@@ -111,7 +111,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
         print(f"failed: {problem}", file=sys.stderr)
     done = len(sweeps.state_of(sweep, out))
     if done:
-        table = sweeps.collect(sweep, out, arguments.results or runs.RESULTS)
+        table = sweeps.collect(sweep, out, arguments.results or RESULTS)
         print(f"collected: {done} of {len(sweep)} runs in {table}")
     return 0 if done == len(sweep) else 1
 

@@ -83,8 +83,9 @@ def execute_all(
                     raise SchedulerLost(
                         f"scheduler: {scheduler} is gone, with {done} of {len(todo)} runs done; call again for the rest"
                     ) from error
-                bar.set_description_str("waiting for the scheduler")
+                bar.set_description_str("done, waiting for the scheduler")
                 time.sleep(1)
+        bar.set_description_str(_failed(failures))
     return failures
 
 
@@ -150,8 +151,7 @@ def _executed(
     left = len(futures)
     while left:
         running = min(left, len(_workers(client)))
-        failed = f" ({len(failures)} failed)" if failures else ""
-        bar.set_description_str(f"done{failed}, {running} running", refresh=sys.stderr.isatty())
+        bar.set_description_str(f"{_failed(failures)}, {running} running", refresh=sys.stderr.isatty())
         try:
             future = ended.get(timeout=1)
         except queue.Empty:
@@ -162,11 +162,18 @@ def _executed(
         yield futures[future], _problem(future)
 
 
+def _failed(failures: dict[str, str]) -> str:
+    return f"done ({len(failures)} failed)" if failures else "done"
+
+
 def _problem(future: Any) -> str:
     from distributed.scheduler import KilledWorker
 
     if future.status != "error":
-        return str(future.result())
+        try:
+            return str(future.result())
+        except OSError as lost:
+            raise SchedulerLost(str(lost)) from lost
     error = future.exception()
     if isinstance(error, KilledWorker):
         return f"{error.task}: its worker died again and again (is the memory too small?)"

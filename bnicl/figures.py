@@ -154,6 +154,7 @@ def learning_curves(
 ) -> sns.FacetGrid:
     """A measure against the number of context rows, averaged over the nodes; a panel for each `facet`.
 
+    Where the table has several rows for a point, such as those of several seeds: mean and standard deviation.
     Infinite values are left out (a regret of infinity has no place on an axis).
     """
     average = table[(table["node"] == AVERAGE) & (table[measure].abs() < float("inf"))]
@@ -170,6 +171,7 @@ def learning_curves(
         palette={name: PALETTE.get(name, _COLORS[7]) for name in names},
         markers={name: MARKERS.get(name, "X") for name in names},
         dashes=False,
+        errorbar="sd",
         height=2.9,
         aspect=1.45,
         facet_kws={"sharey": True},

@@ -1,4 +1,4 @@
-"""Typed parameters of chapters, and the profiles that set their defaults.
+"""Chapters, their typed parameters, and the profiles that set the defaults.
 
 A chapter has one cell tagged `parameters`, each line `name: type = default  # comment`. The types are
 those of `TYPES`; a default may be `by_profile(...)`, so that one notebook serves as a quick test
@@ -7,7 +7,10 @@ those of `TYPES`; a default may be `by_profile(...)`, so that one notebook serve
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -24,6 +27,9 @@ from bnicl.estimators import Unmatched
 from bnicl.networks import check_source, load_network
 
 T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+RESULTS = ROOT / "results"
 
 # --- profiles -------------------------------------------------------------------------------------
 
@@ -64,6 +70,19 @@ def _network(source: str) -> str:
     return str(Path(source).resolve())
 
 
+def results_path(name: str) -> Path:
+    """The table results/NAME.csv, or that at a path that ends in .csv; a ValueError with the names if there is none."""
+    path = Path(name) if name.endswith(".csv") else RESULTS / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in RESULTS.glob("*.csv")))
+        raise ValueError(f"results: expected one of {known} or a .csv file, got {name!r}")
+    return path
+
+
+def _results(name: str) -> str:
+    return str(results_path(name).resolve()) if name.endswith(".csv") else results_path(name).stem
+
+
 def _different(items: list[T]) -> list[T]:
     if len(set(items)) != len(items):
         raise ValueError("each at most once")
@@ -72,6 +91,7 @@ def _different(items: list[T]) -> list[T]:
 
 NetworkName = Annotated[str, AfterValidator(_network)]
 NetworkNames = Annotated[list[NetworkName], Field(min_length=1), AfterValidator(_different)]
+ResultsName = Annotated[str, AfterValidator(_results)]
 Count = Annotated[int, Field(ge=10, le=1_000_000)]  # of things drawn
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -89,6 +109,7 @@ TYPES: dict[str, Any] = {
     "NetworkName": NetworkName,
     "NetworkNames": NetworkNames,
     "ContextSizes": ContextSizes,
+    "ResultsName": ResultsName,
     "Unmatched": Unmatched,
 }
 _ADAPTERS = {name: TypeAdapter(annotation) for name, annotation in TYPES.items()}
@@ -122,3 +143,63 @@ class Parameter(NamedTuple):
         """The default under the current profile."""
         # The expression is a line of a chapter, which is about to be executed whole.
         return self.check(eval(self.default, {"__builtins__": {}, "by_profile": by_profile}))  # noqa: S307
+
+
+# --- chapters -------------------------------------------------------------------------------------
+
+
+def chapters() -> dict[str, Path]:
+    """Every chapter by name, in the order of the table of contents' file names."""
+    return {path.stem: path for path in sorted(BOOK.glob("*.ipynb"))}
+
+
+def chapter_path(name: str) -> Path:
+    """The notebook of a chapter, by its name or a path ending in .ipynb; a ValueError with the nearest name if none."""
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name).resolve()
+    known = chapters()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"chapter: expected one of {', '.join(known)} or a notebook's path, got {name!r}{hint}")
+    return known[name]
+
+
+def cells_of(notebook: Path, kind: str) -> list[str]:
+    """The source of every cell of a kind, without the outputs."""
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"chapter: expected a notebook, got {notebook} ({type(error).__name__}: {error})") from error
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
+
+
+def title_of(chapter: str) -> str:
+    """The heading of a chapter."""
+    return cells_of(chapter_path(chapter), "markdown")[0].splitlines()[0].removeprefix("# ")
+
+
+def parameters_of(chapter: str) -> dict[str, Parameter]:
+    """The parameters of a chapter, read from its notebook without running it."""
+    import papermill
+
+    found = papermill.inspect_notebook(str(chapter_path(chapter)))
+    return {
+        name: Parameter(name, line["inferred_type_name"], line["default"], line["help"]) for name, line in found.items()
+    }
+
+
+def declared_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:
+    """The parameter of this name; a ValueError with the nearest name if there is none."""
+    if name not in declared:
+        near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"parameter: expected one of {', '.join(declared)}, got {name!r}{hint}")
+    return declared[name]
+
+
+def check_parameters(chapter: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a run, those given checked and the others by default; a ValueError if one is wrong."""
+    declared = parameters_of(chapter)
+    checked = {name: declared_parameter(declared, name).check(value) for name, value in given.items()}
+    return {name: checked[name] if name in checked else line.value() for name, line in declared.items()}

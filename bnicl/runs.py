@@ -14,12 +14,12 @@ tables depend on: the chapter's code, the modules it computes with, the paramete
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,75 +33,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bnicl.parameters import Parameter, Profile, check_profile, current_profile
+from bnicl.parameters import (
+    ROOT,
+    Profile,
+    cells_of,
+    chapter_path,
+    check_parameters,
+    check_profile,
+    current_profile,
+    results_path,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
-BOOK = ROOT / "book"
-RESULTS = ROOT / "results"
 _STARTED = time.perf_counter()
-
-# --- chapters -------------------------------------------------------------------------------------
-
-
-def chapters() -> dict[str, Path]:
-    """Every chapter by name, in the order of the table of contents' file names."""
-    return {path.stem: path for path in sorted(BOOK.glob("*.ipynb"))}
-
-
-def chapter_path(name: str) -> Path:
-    """The notebook of a chapter, by its name or a path ending in .ipynb; a ValueError with the nearest name if none."""
-    if name.endswith(".ipynb") and Path(name).is_file():
-        return Path(name).resolve()
-    known = chapters()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"chapter: expected one of {', '.join(known)} or a notebook's path, got {name!r}{hint}")
-    return known[name]
-
-
-def _cells(notebook: Path, kind: str) -> list[str]:
-    """The source of every cell of a kind, without the outputs."""
-    try:
-        cells = json.loads(notebook.read_text())["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"chapter: expected a notebook, got {notebook} ({type(error).__name__}: {error})") from error
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
-
-
-def title_of(chapter: str) -> str:
-    """The heading of a chapter."""
-    return _cells(chapter_path(chapter), "markdown")[0].splitlines()[0].removeprefix("# ")
-
-
-def parameters_of(chapter: str) -> dict[str, Parameter]:
-    """The parameters of a chapter, read from its notebook without running it."""
-    import papermill
-
-    found = papermill.inspect_notebook(str(chapter_path(chapter)))
-    return {
-        name: Parameter(name, line["inferred_type_name"], line["default"], line["help"]) for name, line in found.items()
-    }
-
-
-def declared_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:
-    """The parameter of this name; a ValueError with the nearest name if there is none."""
-    if name not in declared:
-        near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"parameter: expected one of {', '.join(declared)}, got {name!r}{hint}")
-    return declared[name]
-
-
-def check_parameters(chapter: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of a run, those given checked and the others by default; a ValueError if one is wrong."""
-    declared = parameters_of(chapter)
-    checked = {name: declared_parameter(declared, name).check(value) for name, value in given.items()}
-    return {name: checked[name] if name in checked else line.value() for name, line in declared.items()}
-
 
 # --- provenance -----------------------------------------------------------------------------------
 
@@ -149,7 +95,7 @@ def code_of(chapter: str) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
-    cells = "\n".join(_cells(chapter_path(chapter), "code"))
+    cells = "\n".join(cells_of(chapter_path(chapter), "code"))
     try:
         wanted = _imports(cells, exported)
     except SyntaxError:
@@ -215,6 +161,14 @@ def provenance() -> None:
     print(f"finished  {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {time.perf_counter() - _STARTED:.0f} s after it began")
 
 
+def committed_seconds(chapter: str, profile: str) -> float | None:
+    """What `provenance` says in the chapter as it is committed, if that was made with this profile."""
+    cells = [cell for cell in json.loads(chapter_path(chapter).read_text())["cells"] if cell.get("outputs")]
+    printed = "".join("".join(output.get("text", "")) for output in cells[-1]["outputs"]) if cells else ""
+    found = re.search(rf"profile +{profile}\n.* (\d+) s after it began", printed, flags=re.DOTALL)
+    return float(found[1]) if found else None
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -234,10 +188,7 @@ def load_results(name: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = Path(name) if name.endswith(".csv") else RESULTS / f"{name}.csv"
-    if not path.exists():
-        known = sorted(other.stem for other in RESULTS.glob("*.csv"))
-        raise ValueError(f"results: expected one of {', '.join(known)} or a .csv file, got {name!r}")
+    path = results_path(name)
     made = path.with_suffix(".json")
     expected = json.loads(made.read_text()).get("sha256") if made.exists() else None
     if expected and expected != digest(path.read_bytes()):

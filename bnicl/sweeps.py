@@ -33,7 +33,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bnicl import runs
+from bnicl import parameters, runs
 from bnicl.cluster import execute_all
 from bnicl.parameters import Profile
 from bnicl.runs import Run
@@ -62,7 +62,7 @@ class Sweep(BaseModel):
     chapter: str
     profile: Profile = "book"
     table: str
-    where: dict[str, str] = {}
+    where: dict[str, str | int] = {}
     grid: dict[str, Values] = {}
     sets: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
     seeds: Annotated[list[int], Field(min_length=1)] | None = None
@@ -119,13 +119,13 @@ def load_sweep(path: Path | str) -> Sweep:
 def _checked(sweep: Sweep, wrong: Callable[[FieldPath, str], ValueError]) -> Sweep:
     """The sweep with its values as the chapter's types; each value is checked once, not once a run."""
     try:
-        declared = runs.parameters_of(sweep.chapter)
+        declared = parameters.parameters_of(sweep.chapter)
     except ValueError as error:
         raise wrong(("chapter",), str(error)) from error
 
     def check(field: FieldPath, name: str, value: Any) -> Any:
         try:
-            return runs.declared_parameter(declared, name).check(value)
+            return parameters.declared_parameter(declared, name).check(value)
         except ValueError as error:
             raise wrong(field, str(error)) from error
 
@@ -222,12 +222,14 @@ def _key(parameters: Any) -> str:
 
 
 def seconds_each(sweep: Sweep, out: Path) -> float | None:
-    """How long one run takes: the median of what its runs took before, whatever the parameters; None if unknown."""
+    """How long one run takes, as far as is known: the median of runs in the folder or of the committed table,
+    whatever their parameters, or what the chapter itself says of its committed run; None if there is none of these.
+    """
     manifests = [runs.read_manifest(folder) for folder in out.glob(f"{Path(sweep.chapter).stem}-*")]
     before = [m["seconds"] for m in manifests if m and m["profile"] == sweep.profile]
     if not before:
-        before = [run["seconds"] for run in _provenance(sweep.name).get("runs", {}).values()]
-    return statistics.median(before) if before else None
+        before = [run["seconds"] for run in _provenance(sweep.name, parameters.RESULTS).get("runs", {}).values()]
+    return statistics.median(before) if before else runs.committed_seconds(sweep.chapter, sweep.profile)
 
 
 def run_sweep(
@@ -271,20 +273,21 @@ def _locked(out: Path) -> Iterator[None]:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def collect(sweep: Sweep, out: Path | str, results: Path | str = runs.RESULTS) -> Path:
+def collect(sweep: Sweep, out: Path | str, results: Path | str = parameters.RESULTS) -> Path:
     """Joins the tables of the finished runs into RESULTS/NAME.csv, with RESULTS/NAME.json beside it.
 
-    The rows are those of the runs in the order of the sweep, each with the parameters that vary and the name of
-    its `run`; the .json says for every run its parameters, seconds, start and environment, for the whole the
-    sweep, the digests of the code and of the table, and which runs are missing. Raises ValueError where no run has
-    finished, or their tables do not fit together.
+    The rows are those of the runs in the order of the sweep, each with the name of its `run` and the parameters
+    that vary. The .json says for every run its parameters, seconds, start and environment, and for the whole the
+    sweep, the digests of code and table, and which runs are missing. Raises ValueError where no run has finished,
+    or where the tables do not fit together.
     """
     out, results = Path(out), Path(results)
     done = state_of(sweep, out)
     if not done:
         raise ValueError(f"sweep: expected finished runs of {sweep.name} in {out}, got none")
     wanted = sweep.runs
-    varying = [name for name in wanted[0].parameters if len({_key(run.parameters[name]) for run in wanted}) > 1]
+    values = {name: {_key(run.parameters[name]) for run in wanted} for name in wanted[0].parameters}
+    varying = [name for name, different in values.items() if len(different) > 1 or name in sweep.axes]
     text, environments, made = io.StringIO(), [], {}
     writer, header = csv.writer(text, lineterminator="\n"), None
     for run in (run for run in wanted if run.name in done):
@@ -329,7 +332,10 @@ def _table(sweep: Sweep, folder: Path, tables: dict[str, str]) -> tuple[list[str
     for name, value in sweep.where.items():
         if name not in columns:
             raise ValueError(f"where: expected one of the columns {', '.join(columns)}, got {name!r}")
-        rows = [row for row in rows if row[columns.index(name)] == value]
+        rows = [row for row in rows if row[columns.index(name)] == str(value)]
+    if not rows:
+        asked = ", ".join(f"{name} = {value}" for name, value in sweep.where.items()) or "anything in them"
+        raise ValueError(f"where: expected rows with {asked}, got none in {folder / sweep.table}.csv")
     return columns, rows
 
 
@@ -351,12 +357,12 @@ def _write(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _provenance(name: str, results: Path = runs.RESULTS) -> dict[str, Any]:
+def _provenance(name: str, results: Path) -> dict[str, Any]:
     path = results / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def problems(path: Path | str, results: Path | str = runs.RESULTS) -> list[str]:
+def problems(path: Path | str, results: Path | str = parameters.RESULTS) -> list[str]:
     """Why the committed table of a sweep file cannot be trusted as it stands; an empty list if it can."""
     sweep, results = load_sweep(path), Path(results)
     made = _provenance(sweep.name, results)

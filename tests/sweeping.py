@@ -1,5 +1,6 @@
 """A small notebook and sweeps of it, for the tests: runs of a second, with a log of what was executed."""
 
+import json
 import os
 import socket
 import subprocess
@@ -20,12 +21,11 @@ seconds: float = 0.1  # that a run takes
 fails: int = -1  # the seed whose run raises
 log: str = ""  # a file that says what was executed"""
 CELLS = [
-    'import os\nimport time\n\nwith open(log, "a") as file:\n    file.write(f"begin {seed}\\n")',
+    'import os\nimport time\n\nwith open(log, "a") as file:\n    file.write(f"{seed}\\n")',
     'print("before")\ntime.sleep(seconds)\nassert seed != fails, "not this seed"',
     'path = os.path.join(os.environ["BNICL_RUN"], "squares.csv")\n'
     'with open(path, "w") as file:\n'
     '    file.write(f"digit,value\\n0,{seed ** power}\\n1,{seed ** power / 3!r}\\n")',
-    'with open(log, "a") as file:\n    file.write(f"end {seed}\\n")',
 ]
 
 
@@ -72,11 +72,15 @@ class Sweeping:
             self.call(*options), cwd=self.folder, text=True, capture_output=True, check=False, timeout=120
         )
 
-    def executed(self, what: str = "begin") -> Counter[str]:
-        """How often the run of each seed began, or ended."""
+    def executed(self) -> Counter[str]:
+        """How often the run of each seed began."""
         log = self.folder / "log"
-        lines = log.read_text().splitlines() if log.exists() else []
-        return Counter(line.split()[1] for line in lines if line.startswith(what))
+        return Counter(log.read_text().split() if log.exists() else [])
+
+    def finished(self) -> set[str]:
+        """The seeds whose runs have finished."""
+        manifests = (json.loads(path.read_text()) for path in self.runs.glob("squares-*/manifest.json"))
+        return {str(manifest["parameters"]["seed"]) for manifest in manifests if manifest["status"] == "finished"}
 
     @property
     def table(self) -> list[str]:
@@ -135,10 +139,9 @@ class Cluster:
         )
 
     def wait_for(self, n_workers: int) -> None:
-        from distributed import Client
-
-        with Client(self.address, timeout=30) as client:
-            client.wait_for_workers(n_workers, timeout=60)
+        """Returns when the workers have said hello, which a process of its own waits for."""
+        wait = f"from distributed import Client; Client({self.address!r}, timeout=30).wait_for_workers({n_workers}, 60)"
+        subprocess.run([sys.executable, "-c", wait], check=True, capture_output=True, timeout=90)
 
     def stop(self) -> None:
         for process in reversed(self.processes):

@@ -4,6 +4,7 @@ And no run that has finished is executed twice.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bnicl import cluster as cluster_module
 from bnicl.runs import load_results
 from tests.sweeping import Cluster, Sweeping, expected, wait_until
 
@@ -61,6 +63,8 @@ def test_an_undisturbed_sweep_and_the_same_call_again(sweeping: Sweeping) -> Non
     assert sweeping.executed() == {str(seed): 1 for seed in range(4)}
     assert "100%" in done.stderr  # the progress bar
     assert "4/4 done" in done.stderr
+    made = json.loads((sweeping.folder / "results" / "sweep.json").read_text())["environments"]
+    assert [m["hardware"]["threads"] for m in made] == [1]  # as many workers as cores, which share them
     again = sweeping.run()
     assert again.returncode == 0
     assert "collected: 4 of 4 runs" in again.stdout
@@ -70,21 +74,25 @@ def test_an_undisturbed_sweep_and_the_same_call_again(sweeping: Sweeping) -> Non
 
 def test_a_worker_killed_in_the_middle_costs_its_run_only(sweeping: Sweeping) -> None:
     client = sweeping.start("--workers", "2")
-    wait_until(lambda: sweeping.executed("end"))
+    wait_until(sweeping.finished)
     victim = workers_of(client.pid)[0]
     wait_until(victim.children)  # its kernel
+    finished = sweeping.finished()
     victim.kill()
     _, errors = client.communicate(timeout=120)
     assert client.returncode == 0, errors
     assert sweeping.table == expected()
-    assert sweeping.executed("end").total() == 4  # whatever had finished was not executed again
     assert sweeping.executed().total() <= 5
+    assert all(sweeping.executed()[seed] == 1 for seed in finished)
     assert not kernels_in(sweeping.folder)
     assert not list(sweeping.runs.glob(".*-*"))
 
 
-def test_a_run_that_kills_its_worker_every_time_is_reported(sweeping: Sweeping) -> None:
+def test_a_run_that_kills_its_worker_every_time_is_reported(
+    sweeping: Sweeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killing the worker from the inside, as the system does when memory runs out."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")  # instead of 3, to be done sooner
     notebook = sweeping.folder / "squares.ipynb"
     text = notebook.read_text()
     killing = "import signal\\n__import__('os').kill(__import__('os').getppid(), signal.SIGKILL) if seed == 1 else 0\\n"
@@ -98,24 +106,25 @@ def test_a_run_that_kills_its_worker_every_time_is_reported(sweeping: Sweeping) 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_client_killed_and_called_again(how: signal.Signals, sweeping: Sweeping) -> None:
     client = sweeping.start("--workers", "2")
-    wait_until(lambda: sweeping.executed("end"))
+    wait_until(sweeping.finished)
     client.send_signal(how)
     client.communicate(timeout=60)
     wait_until(lambda: not kernels_in(sweeping.folder))  # nothing of it goes on
-    finished = sum(1 for _ in sweeping.runs.glob("squares-*/manifest.json"))
-    assert finished < 4
+    finished = sweeping.finished()
+    assert 0 < len(finished) < 4
     before = sweeping.executed().total()
     done = sweeping.run()
     assert done.returncode == 0, done.stderr
     assert sweeping.table == expected()
-    assert sweeping.executed().total() == before + 4 - finished
+    assert sweeping.executed().total() == before + 4 - len(finished)
+    assert all(sweeping.executed()[seed] == 1 for seed in finished)
     assert not list(sweeping.runs.glob(".*-*"))
 
 
 def test_an_interrupt_stops_cleanly(sweeping: Sweeping) -> None:
     """Ctrl-C goes to the whole group of processes, workers and all."""
     client = sweeping.start("--workers", "2", start_new_session=True)
-    wait_until(lambda: sweeping.executed("end"))
+    wait_until(sweeping.finished)
     os.killpg(client.pid, signal.SIGINT)
     _, errors = client.communicate(timeout=30)
     assert client.returncode == 130, errors
@@ -123,9 +132,10 @@ def test_an_interrupt_stops_cleanly(sweeping: Sweeping) -> None:
     assert "Traceback" not in errors
     assert not kernels_in(sweeping.folder)
     assert not list(sweeping.runs.glob(".*-*"))
+    finished = sweeping.finished()
     assert sweeping.run().returncode == 0
     assert sweeping.table == expected()
-    assert max(sweeping.executed("end").values()) == 1
+    assert all(sweeping.executed()[seed] == 1 for seed in finished)
 
 
 def test_a_run_past_its_time_limit_fails_and_the_rest_goes_on(address: str, sweeping: Sweeping) -> None:
@@ -163,6 +173,7 @@ def test_a_cell_that_raises_is_reported_and_tried_again_by_the_next_call(address
 
 
 def test_two_sweeps_in_one_folder(address: str, sweeping: Sweeping) -> None:
+    sweeping.write(seconds=4.0)
     first = sweeping.start("--scheduler", address)
     wait_until(sweeping.executed)
     second = sweeping.run("--scheduler", address)
@@ -219,17 +230,14 @@ def test_a_disk_that_fills(address: str, small_disk: Path, tmp_path: Path) -> No
     done = sweeping.run("--scheduler", address)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
-    whole = list(sweeping.runs.glob("squares-*"))
-    assert all((folder / "manifest.json").exists() for folder in whole)
-    assert not list(sweeping.runs.glob(".*-*"))
-    assert 0 < len(whole) < 4
+    finished = sweeping.finished()
+    assert 0 < len(finished) < 4
+    assert len(list(sweeping.runs.glob("*"))) == len(finished) + 1  # the lock: nothing is half-written
     filling.unlink()
-    before = sweeping.executed("end")
-    finished = len(whole)
     done = sweeping.run("--scheduler", address)
     assert done.returncode == 0, done.stderr
     assert sweeping.table == expected()
-    assert sweeping.executed("end").total() == before.total() + 4 - finished
+    assert all(sweeping.executed()[seed] == 1 for seed in finished)
 
 
 # --- a cluster of separate processes --------------------------------------------------------------
@@ -248,16 +256,16 @@ def test_the_scheduler_lost_and_restarted(cluster: Cluster, sweeping: Sweeping) 
     cluster.worker()
     cluster.wait_for(1)
     client = sweeping.start("--scheduler", cluster.address)
-    wait_until(lambda: sweeping.executed("end"))
+    wait_until(sweeping.finished)
+    finished = sweeping.finished()
     scheduler.kill()
     scheduler.wait()
-    finished = sweeping.executed("end")
     cluster.scheduler()
     cluster.worker()
     _, errors = client.communicate(timeout=120)
     assert client.returncode == 0, errors
     assert sweeping.table == expected()
-    assert all(sweeping.executed("end")[seed] == 1 for seed in finished)
+    assert all(sweeping.executed()[seed] == 1 for seed in finished)
 
 
 def test_the_scheduler_lost_for_good(cluster: Cluster, sweeping: Sweeping) -> None:
@@ -270,7 +278,8 @@ def test_the_scheduler_lost_for_good(cluster: Cluster, sweeping: Sweeping) -> No
     client = subprocess.Popen(
         [sys.executable, "-c", impatient, *call[3:]], cwd=sweeping.folder, text=True, stderr=subprocess.PIPE
     )
-    wait_until(lambda: sweeping.executed("end"))
+    wait_until(sweeping.finished)
+    finished = sweeping.finished()
     scheduler.kill()
     _, errors = client.communicate(timeout=60)
     assert client.returncode == 2
@@ -279,7 +288,7 @@ def test_the_scheduler_lost_for_good(cluster: Cluster, sweeping: Sweeping) -> No
     done = sweeping.run("--workers", "1")
     assert done.returncode == 0, done.stderr
     assert sweeping.table == expected()
-    assert max(sweeping.executed("end").values()) == 1
+    assert all(sweeping.executed()[seed] == 1 for seed in finished)
 
 
 def test_the_client_of_a_cluster_killed_and_called_again(cluster: Cluster, sweeping: Sweeping) -> None:
@@ -288,19 +297,20 @@ def test_the_client_of_a_cluster_killed_and_called_again(cluster: Cluster, sweep
     cluster.worker()
     cluster.wait_for(1)
     client = sweeping.start("--scheduler", cluster.address)
-    wait_until(lambda: sweeping.executed("end"))
+    wait_until(sweeping.finished)
     client.kill()
     client.communicate()
     done = sweeping.run("--scheduler", cluster.address)
     assert done.returncode == 0, done.stderr
     assert sweeping.table == expected()
-    assert sweeping.executed("end") == {str(seed): 1 for seed in range(4)}
+    assert sweeping.executed() == {str(seed): 1 for seed in range(4)}
 
 
 def test_an_unreachable_scheduler_is_named_within_ten_seconds(sweeping: Sweeping) -> None:
+    assert cluster_module.CONNECT_SECONDS < 10
     begin = time.monotonic()
     done = sweeping.run("--scheduler", "tcp://127.0.0.1:1")
-    assert time.monotonic() - begin < 13  # with the import of torch
+    assert time.monotonic() - begin < cluster_module.CONNECT_SECONDS + 20  # a busy machine imports torch slowly
     assert done.returncode == 2
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("bnicl"))
     assert "expected one at tcp://127.0.0.1:1, got no answer" in line

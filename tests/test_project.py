@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 import bnicl
 from benchmarks.__main__ import END, START, as_markdown
-from bnicl import parameters, runs
+from bnicl import parameters
 from tools.execute_chapters import README_FIGURE, README_IMAGE, figure
 
 ROOT = Path(bnicl.__file__).parents[1]
@@ -141,14 +141,14 @@ def test_the_skeleton_is_complete(path: Path) -> None:
 def test_parameters_are_typed_commented_and_have_valid_defaults(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (cell,) = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
     lines = "".join(cell["source"]).splitlines()
-    declared = runs.parameters_of(path.stem)
+    declared = parameters.parameters_of(path.stem)
     assert len(declared) == len(lines)  # papermill drops a line that it cannot read, in silence
     for parameter in declared.values():
         assert parameter.type_name in parameters.TYPES
         assert parameter.comment
     for profile in parameters.PROFILES:
         monkeypatch.setenv("BNICL_PROFILE", profile)
-        assert set(runs.check_parameters(path.stem, {})) == set(declared)
+        assert set(parameters.check_parameters(path.stem, {})) == set(declared)
 
 
 @every_chapter

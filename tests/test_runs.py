@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bnicl import runs
+from bnicl import parameters, runs
 from bnicl.__main__ import main
 from bnicl.networks import _example_models
 from bnicl.parameters import Parameter, by_profile
@@ -47,7 +47,7 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         'runs.save_table(pd.DataFrame({"n": [n], "alpha": [alpha], "network": [network]}), "sum")',
     )
     write_chapter(folder, "fails", "n: int = 1  # a number", "print('before')", "1 / 0", "print('after')")
-    monkeypatch.setattr(runs, "BOOK", folder)
+    monkeypatch.setattr(parameters, "BOOK", folder)
     monkeypatch.chdir(tmp_path)
     return folder
 
