@@ -107,8 +107,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
         for part, n in sweeps.stale(sweep, out).items():
             print(f"stale: {part} has changed since {n} runs in {out} were made; they do not count")
         failures = sweeps.run_sweep(sweep, out, workers=arguments.workers, scheduler=arguments.scheduler)
-    for problem in failures.values():
-        print(f"failed: {problem}", file=sys.stderr)
+    if failures:
+        print(f"failed: {len(failures)} of {len(sweep)} runs, named above; the same call tries them again")
     done = len(sweeps.state_of(sweep, out))
     if done:
         table = sweeps.collect(sweep, out, arguments.results or RESULTS)

@@ -1,5 +1,6 @@
 """A small notebook and sweeps of it, for the tests: runs of a second, with a log of what was executed."""
 
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import psutil
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -144,7 +146,15 @@ class Cluster:
         subprocess.run([sys.executable, "-c", wait], check=True, capture_output=True, timeout=90)
 
     def stop(self) -> None:
+        """A worker that lost its scheduler in the middle of a run may not listen: it is killed, with its children."""
         for process in reversed(self.processes):
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.terminate()
-        for process in self.processes:
-            process.wait(timeout=30)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                for each in children:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.kill()
+                process.kill()
+                process.wait()
