@@ -17,7 +17,7 @@ from statistics import median
 
 import pandas as pd
 
-from bnicl import parameters, runs, sweeps
+from bnicl import parameters, runs, sweeps, tables
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CHAPTER = "in-context-estimators"
@@ -55,7 +55,7 @@ def swept(seeds: range, address: str) -> float:
         sweep = sweep_of(seeds)
         begin = time.perf_counter()
         failures = sweeps.run_sweep(sweep, out, scheduler=address, progress=False)
-        sweeps.collect(sweep, out, Path(out) / "results")
+        tables.collect(sweep, out, Path(out) / "results")
         assert not failures
         return time.perf_counter() - begin
 

@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 a run failed, 2 the call was wrong (and nothing was writte
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bnicl import cluster, parameters, runs, sweeps
-from bnicl.parameters import PROFILES, RESULTS
+from bnicl import cluster, parameters, runs, sweeps, tables
+from bnicl.parameters import PROFILES, RESULTS, ROOT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(arguments)
         else:
             return _sweep(arguments)
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"bnicl: {error}", file=sys.stderr)
         return 2
@@ -56,17 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="runs", metavar="DIR", help="where the run's folder goes (default: runs)")
     sweep = commands.add_parser("sweep", help="execute the runs that a file describes, those that are missing")
     sweep.add_argument("file", help="a sweep file, such as sweeps/estimators.yml")
-    sweep.add_argument("--dry-run", action="store_true", help="only list the runs, with an estimate of the time")
-    sweep.add_argument("--collect", action="store_true", help="only join the tables of the runs that have finished")
+    only = sweep.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="only list the runs, with an estimate of the time")
+    only.add_argument("--collect", action="store_true", help="only join the tables of the runs that have finished")
     where = sweep.add_mutually_exclusive_group()
     where.add_argument(
         "--workers", type=_positive, metavar="K", help="processes (default: what the machine has room for)"
     )
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:PORT")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="where the runs' folders go (default: runs/NAME)")
-    sweep.add_argument(
-        "--results", type=Path, metavar="DIR", help="where the table goes (default: the book's results/)"
-    )
+    sweep.add_argument("--results", type=Path, metavar="DIR", help="where the table goes (default: results)")
     return parser
 
 
@@ -102,6 +105,11 @@ def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _list(sweep, out, arguments.workers)
         return 0
+    ours = Path(arguments.file).resolve().parent == ROOT / "sweeps"
+    results = arguments.results or (RESULTS if ours else Path("results"))
+    results.mkdir(parents=True, exist_ok=True)
+    if not os.access(results, os.W_OK):
+        raise PermissionError(f"results: expected a folder that can be written to, got {results}")
     failures: dict[str, str] = {}
     if not arguments.collect:
         for part, n in sweeps.stale(sweep, out).items():
@@ -109,10 +117,13 @@ def _sweep(arguments: argparse.Namespace) -> int:
         failures = sweeps.run_sweep(sweep, out, workers=arguments.workers, scheduler=arguments.scheduler)
     if failures:
         print(f"failed: {len(failures)} of {len(sweep)} runs, named above; the same call tries them again")
-    done = len(sweeps.state_of(sweep, out))
-    if done:
-        table = sweeps.collect(sweep, out, arguments.results or RESULTS)
-        print(f"collected: {done} of {len(sweep)} runs in {table}")
+    if not (arguments.collect or sweeps.state_of(sweep, out)):
+        return 1
+    collected = tables.collect(sweep, out, results)
+    done = len(sweeps.state_of(sweep, out)) - len(collected.odd)
+    print(f"collected: {done} of {len(sweep)} runs in {collected.path}")
+    for name, problem in collected.odd.items():
+        print(f"left out: {name}, {problem}", file=sys.stderr)
     return 0 if done == len(sweep) else 1
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnicl import runs
 from bnicl.runs import Run, RunFailed
@@ -59,16 +62,22 @@ def execute_all(
     waiting = {run.name: run for run in todo}
     failures: dict[str, str] = {}
     lost_at = None
+    out.mkdir(parents=True, exist_ok=True)
     with (
+        tempfile.NamedTemporaryFile(prefix=".bnicl-", dir=out) as seen,
         silence_logging_cmgr(logging.CRITICAL),
         tqdm(total=len(waiting), disable=not progress, unit="run", bar_format=BAR, mininterval=0) as bar,
     ):
         while waiting:
             try:
                 with _connected(scheduler, workers, len(waiting)) as client:
-                    _check_workers(client, todo[0], out)
+                    expected = Expected(runs.code_of(todo[0].chapter), runs.versions(), seen.name)
+                    _check_workers(client, todo[0].chapter, expected)
                     lost_at = None
-                    for name, problem in _executed(client, list(waiting.values()), out, time_limit, bar, failures):
+                    task = partial(_task, expected=expected, out=str(out), time_limit=time_limit)
+                    for name, problem in _executed(client, list(waiting.values()), task, bar, failures):
+                        if not problem and not runs.read_manifest(out / name):
+                            problem = f"{name}: finished on its worker, but it is not in {out}"
                         del waiting[name]
                         if problem:
                             failures[name] = problem
@@ -113,16 +122,18 @@ def _connected(scheduler: str | None, workers: int | None, n_runs: int) -> Itera
             n_workers = min(workers or fitting_workers(), n_runs)
             threads = str(max(1, CPU_COUNT // n_workers))
             stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
-            address = stack.enter_context(
-                LocalCluster(
-                    n_workers=n_workers,
-                    threads_per_worker=1,
-                    memory_limit=0,
-                    dashboard_address=None,
-                    preload="import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",  # Ctrl-C is the client's
-                    env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+            with _deaf_to_interrupts():
+                address = stack.enter_context(
+                    LocalCluster(
+                        n_workers=n_workers,
+                        threads_per_worker=1,
+                        memory_limit=0,
+                        dashboard_address=":0",
+                        silence_logs=logging.CRITICAL,
+                        preload="import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",  # of those born later
+                        env=dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads),
+                    )
                 )
-            )
         try:
             client = stack.enter_context(Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
         except (OSError, MemoryError, ValueError) as error:  # MemoryError: what answers speaks another language
@@ -132,23 +143,31 @@ def _connected(scheduler: str | None, workers: int | None, n_runs: int) -> Itera
         yield client
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started inside ignore Ctrl-C, which goes to all of a terminal: the client stops them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _executed(
-    client: Client,
-    todo: Sequence[Run],
-    out: Path,
-    time_limit: float | None,
-    bar: tqdm[Any],
-    failures: dict[str, str],
+    client: Client, todo: Sequence[Run], task: Callable[[Run], str], bar: tqdm[Any], failures: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Names of runs as they end, each with what went wrong."""
     call = uuid.uuid4().hex[:8]  # a run that another client left on a worker is another task
-    futures = {
-        client.submit(_task, run, str(out), time_limit, key=f"{run.name}-{call}", pure=False): run.name for run in todo
-    }
+    futures = {client.submit(task, run, key=f"{run.name}-{call}", pure=False): run.name for run in todo}
     ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
     left = len(futures)
+    if not _workers(client):
+        bar.write("the scheduler has no workers yet: the runs begin when the first arrives", file=sys.stderr)
     while left:
         running = min(left, len(_workers(client)))
         bar.set_description_str(f"{_failed(failures)}, {running} running", refresh=sys.stderr.isatty())
@@ -191,10 +210,20 @@ def _workers(client: Client) -> dict[str, Any]:
     return workers
 
 
-def _task(run: Run, out: str, time_limit: float | None) -> str:
+class Expected(NamedTuple):
+    """What the client and its workers must agree on."""
+
+    code: dict[str, str]
+    versions: dict[str, str]
+    seen: str  # a file in the folder of the runs, which a worker must see
+
+
+def _task(run: Run, expected: Expected, out: str, time_limit: float | None) -> str:
     """On a worker: executes the run unless it is there already; returns what went wrong."""
-    if runs.code_of(run.chapter) != run.code:
-        raise ValueError("this worker has another version of the chapter or the package, or it was edited meanwhile")
+    from distributed import get_worker
+
+    if problem := _unfit(run.chapter, expected, get_worker()):
+        raise ValueError(problem)  # a worker that has joined since the sweep began
     if runs.read_manifest(Path(out) / run.name):
         return ""
     try:
@@ -204,21 +233,24 @@ def _task(run: Run, out: str, time_limit: float | None) -> str:
     return ""
 
 
-def _about(chapter: str, seen: str) -> dict[str, Any]:
-    """On a worker and on the client: what must be the same on both."""
-    return {"code": runs.code_of(chapter), **runs.environment()["versions"], "sight of the runs": Path(seen).exists()}
+def _unfit(chapter: str, expected: Expected, dask_worker: Any) -> str:
+    """On a worker: why it may not execute runs of this client; nothing if it may."""
+    here = {"code": runs.code_of(chapter), **runs.versions()}
+    for what, value in {"code": expected.code, **expected.versions}.items():
+        if here[what] != value:
+            return f"worker {dask_worker.address}: expected {what} {value}, got {here[what]}"
+    if not Path(expected.seen).exists():
+        folder = Path(expected.seen).parent
+        return f"worker {dask_worker.address}: expected to see the folder {folder}, got nothing there (is it shared?)"
+    if dask_worker.state.nthreads != 1:
+        threads = dask_worker.state.nthreads
+        return f"worker {dask_worker.address}: expected one thread (--nthreads 1), got {threads}"
+    return ""
 
 
-def _check_workers(client: Client, run: Run, out: Path) -> None:
-    with tempfile.NamedTemporaryFile(prefix=".seen-", dir=out) as seen:
-        expected = _about(run.chapter, seen.name)
-        answers = client.run(_about, run.chapter, seen.name, on_error="return")
-    for address, answer in answers.items():
+def _check_workers(client: Client, chapter: str, expected: Expected) -> None:
+    for address, answer in client.run(_unfit, chapter, expected, on_error="return").items():
         if isinstance(answer, BaseException):
             raise ValueError(f"worker {address}: expected bnicl as it is here, got {type(answer).__name__}: {answer}")
-        for what, value in expected.items():
-            if answer.get(what) != value:
-                raise ValueError(f"worker {address}: expected {what} {value}, got {answer.get(what)}")
-    for address, about in _workers(client).items():
-        if about["nthreads"] != 1:
-            raise ValueError(f"worker {address}: expected one thread (--nthreads 1), got {about['nthreads']}")
+        if answer:
+            raise ValueError(answer)

@@ -141,8 +141,13 @@ class Parameter(NamedTuple):
 
     def value(self) -> Any:
         """The default under the current profile."""
-        # The expression is a line of a chapter, which is about to be executed whole.
-        return self.check(eval(self.default, {"__builtins__": {}, "by_profile": by_profile}))  # noqa: S307
+        try:  # The expression is a line of a chapter, which is about to be executed whole.
+            default = eval(self.default, {"__builtins__": {}, "by_profile": by_profile})  # noqa: S307
+        except (NameError, TypeError, SyntaxError, AttributeError, ArithmeticError, LookupError) as error:
+            raise ValueError(
+                f"parameter {self.name}: expected a plain default, got {self.default} ({error})"
+            ) from error
+        return self.check(default)
 
 
 # --- chapters -------------------------------------------------------------------------------------
@@ -155,7 +160,9 @@ def chapters() -> dict[str, Path]:
 
 def chapter_path(name: str) -> Path:
     """The notebook of a chapter, by its name or a path ending in .ipynb; a ValueError with the nearest name if none."""
-    if name.endswith(".ipynb") and Path(name).is_file():
+    if name.endswith(".ipynb"):
+        if not Path(name).is_file():
+            raise ValueError(f"chapter: expected a notebook, got {name!r}, which is not there")
         return Path(name).resolve()
     known = chapters()
     if name not in known:
@@ -169,9 +176,9 @@ def cells_of(notebook: Path, kind: str) -> list[str]:
     """The source of every cell of a kind, without the outputs."""
     try:
         cells = json.loads(notebook.read_text())["cells"]
+        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"chapter: expected a notebook, got {notebook} ({type(error).__name__}: {error})") from error
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
 
 
 def title_of(chapter: str) -> str:
@@ -183,6 +190,7 @@ def parameters_of(chapter: str) -> dict[str, Parameter]:
     """The parameters of a chapter, read from its notebook without running it."""
     import papermill
 
+    cells_of(chapter_path(chapter), "code")  # what is not a notebook is refused in one line
     found = papermill.inspect_notebook(str(chapter_path(chapter)))
     return {
         name: Parameter(name, line["inferred_type_name"], line["default"], line["help"]) for name, line in found.items()

@@ -63,7 +63,16 @@ def code_version() -> str:
     return digest(*(path.name.encode() + path.read_bytes() for path in paths))[:12]
 
 
-NO_NUMBERS = {"__init__", "__main__", "figures", "parameters", "runs", "sweeps"}  # modules no table depends on
+NO_NUMBERS = {
+    "__init__",
+    "__main__",
+    "figures",
+    "parameters",
+    "runs",
+    "sweeps",
+    "tables",
+    "cluster",
+}  # modules no table depends on
 
 
 def _imports(source: str, exported: Mapping[str, str]) -> set[str]:
@@ -132,15 +141,11 @@ def _processor() -> str:
 
 def environment() -> dict[str, Any]:
     """What a run depends on besides its parameters: profile, code, versions and hardware."""
-    packages = ("bnicl", "torch", "numpy", "pgmpy", "pandas")
     return {
         "profile": current_profile(),
         "commit": _commit(),
         "code": code_version(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
+        "versions": versions(),
         "hardware": {
             "cpu": _processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -148,6 +153,12 @@ def environment() -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that compute."""
+    packages = ("bnicl", "torch", "numpy", "pgmpy", "pandas")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
 
 def provenance() -> None:
@@ -201,7 +212,7 @@ def load_results(name: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a chapter: what is given, all parameters with that, the profile, and the code's digests."""
+    """One run of a chapter: what is given, all parameters with that, the profile, the digests of code and files."""
 
     chapter: str
     given: Mapping[str, Any]
@@ -227,7 +238,15 @@ def plan_run(chapter: str, given: Mapping[str, Any] | None = None, profile: str 
     with _environ(BNICL_PROFILE=chosen):
         parameters = check_parameters(chapter, given or {})
     checked = {name: parameters[name] for name in given or {}}
-    return Run(str(source) if chapter.endswith(".ipynb") else chapter, checked, parameters, chosen, code_of(chapter))
+    code = {**code_of(chapter), **files_of(parameters)}
+    return Run(str(source) if chapter.endswith(".ipynb") else chapter, checked, parameters, chosen, code)
+
+
+def files_of(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the files that parameters name: a network's .bif, a table's .csv."""
+    values = [item for value in parameters.values() for item in (value if isinstance(value, list) else [value])]
+    paths = [Path(v) for v in values if isinstance(v, str) and v.endswith((".bif", ".csv")) and Path(v).is_file()]
+    return {f"the file {path.name}": digest(path.read_bytes())[:12] for path in paths}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -236,6 +255,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / "manifest.json").read_text())
         whole = manifest["status"] == "finished" and (folder / "chapter.ipynb").exists()
         tables = manifest["tables"].items()
+        whole = whole and set(manifest) >= {
+            "parameters",
+            "profile",
+            "code",
+            "versions",
+            "hardware",
+            "seconds",
+            "started",
+        }
         return manifest if whole and all(digest((folder / t).read_bytes()) == d for t, d in tables) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # whatever is wrong with it, it is not a finished run
@@ -289,7 +317,8 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
                 shutdown_kernel="immediate",
             )
     except papermill.PapermillExecutionError as problem:
-        error = f"cell {problem.exec_count}: {problem.ename}: {problem.evalue}"
+        reason = (str(problem.evalue).splitlines() or [""])[0]
+        error = f"cell {problem.exec_count}: {problem.ename}: {reason}"
     except CellTimeoutError:
         error = f"time limit: it took more than {time_limit:g} s"
     except DeadKernelError:

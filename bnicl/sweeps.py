@@ -12,16 +12,16 @@ A sweep file is YAML:
     time_limit: 600                   # seconds that one run may take
 
 papermill executes (`runs.execute`), Dask distributed schedules. The folder of a finished run is never
-executed again; a run that was lost, failed or cut short is.
+executed again; a run that was lost, failed or cut short is. Paths in a file are
+relative to the folder in which the command is called.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import math
+import re
 import shutil
 import statistics
 from collections import Counter
@@ -31,7 +31,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from bnicl import parameters, runs
 from bnicl.cluster import execute_all
@@ -50,7 +50,7 @@ class CarriedOver(BaseModel):
     """A table made by older code, kept because the change since does not touch its numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    to: str  # the version of the code that the table is still right for, as `problems` prints it
+    to: str  # the version of the code that the table is still right for, as `tables.problems` prints it
     reason: Annotated[str, Field(min_length=10)]
 
 
@@ -65,7 +65,7 @@ class Sweep(BaseModel):
     where: dict[str, str | int] = {}
     grid: dict[str, Values] = {}
     sets: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
-    seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    seeds: Annotated[list[StrictInt], Field(min_length=1)] | None = None
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
     carried_over: CarriedOver | None = None
 
@@ -83,7 +83,12 @@ class Sweep(BaseModel):
         first = runs.plan_run(self.chapter, {}, self.profile)
         points = [dict(zip(self.axes, point, strict=True)) for point in itertools.product(*self.axes.values())]
         given = [{**one, **point} for one in self.sets for point in points]
-        return [Run(first.chapter, g, {**first.parameters, **g}, first.profile, first.code) for g in given]
+        code = runs.code_of(self.chapter)
+        everything = [{**first.parameters, **g} for g in given]
+        return [
+            Run(first.chapter, g, p, first.profile, {**code, **runs.files_of(p)})
+            for g, p in zip(given, everything, strict=True)
+        ]
 
 
 def load_sweep(path: Path | str) -> Sweep:
@@ -106,7 +111,7 @@ def load_sweep(path: Path | str) -> Sweep:
     if not isinstance(data, dict):
         raise wrong((), f"expected fields and values, got {data!r}")
     try:
-        sweep = Sweep(**{**data, "name": path.stem})
+        sweep = Sweep.model_validate({**data, "name": path.stem})
     except ValidationError as error:
         problem = error.errors()[0]
         got = f", got {problem['input']!r}" if problem["type"] != "missing" else ""
@@ -120,8 +125,12 @@ def _checked(sweep: Sweep, wrong: Callable[[FieldPath, str], ValueError]) -> Swe
     """The sweep with its values as the chapter's types; each value is checked once, not once a run."""
     try:
         declared = parameters.parameters_of(sweep.chapter)
+        cells = "\n".join(parameters.cells_of(parameters.chapter_path(sweep.chapter), "code"))
     except ValueError as error:
         raise wrong(("chapter",), str(error)) from error
+    if not re.search(rf"\b{re.escape(sweep.table)}(\.csv)?[\"']", cells):
+        saved = ", ".join(re.findall(r"""save_table\(.*["']([\w-]+)["']\)""", cells)) or "none by name"
+        raise wrong(("table",), f"expected a table that the chapter saves ({saved}), got {sweep.table!r}")
 
     def check(field: FieldPath, name: str, value: Any) -> Any:
         try:
@@ -181,14 +190,16 @@ def _read_yaml(path: Path) -> tuple[Any, dict[FieldPath, int]]:
         text = path.read_text()
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
+        if node is not None:
+            visit(node, ())
+    except RecursionError as error:
+        raise ValueError(f"{path}: expected a sweep, got YAML that is nested without end") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{path}{where}: expected YAML, got {getattr(error, 'problem', error)}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text, got bytes that are not UTF-8") from error
-    if node is not None:
-        visit(node, ())
     return data, lines
 
 
@@ -204,20 +215,22 @@ def state_of(sweep: Sweep, out: Path) -> dict[str, dict[str, Any]]:
 def stale(sweep: Sweep, out: Path) -> Counter[str]:
     """What has changed since finished runs of this sweep in the folder were made, and in how many of them."""
     wanted = sweep.runs
-    names, asked = {run.name for run in wanted}, {_key(run.parameters) for run in wanted}
+    names, asked = {run.name for run in wanted}, {key_of(run.parameters) for run in wanted}
     changed: Counter[str] = Counter()
     for folder in out.glob(f"{Path(sweep.chapter).stem}-*"):
         manifest = None if folder.name in names else runs.read_manifest(folder)
-        if manifest and manifest["profile"] == sweep.profile and _key(manifest["parameters"]) in asked:
-            changed.update(_changed(manifest["code"], wanted[0].code))
+        if manifest and manifest["profile"] == sweep.profile and key_of(manifest["parameters"]) in asked:
+            changed.update(changed_between(manifest["code"], wanted[0].code))
     return changed
 
 
-def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def changed_between(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parts whose digests differ."""
     return sorted(part for part in {*before, *now} if before.get(part) != now.get(part))
 
 
-def _key(parameters: Any) -> str:
+def key_of(parameters: Any) -> str:
+    """The same text for the same parameters."""
     return json.dumps(parameters, sort_keys=True)
 
 
@@ -228,7 +241,7 @@ def seconds_each(sweep: Sweep, out: Path) -> float | None:
     manifests = [runs.read_manifest(folder) for folder in out.glob(f"{Path(sweep.chapter).stem}-*")]
     before = [m["seconds"] for m in manifests if m and m["profile"] == sweep.profile]
     if not before:
-        before = [run["seconds"] for run in _provenance(sweep.name, parameters.RESULTS).get("runs", {}).values()]
+        before = [run["seconds"] for run in provenance_of(sweep.name, parameters.RESULTS).get("runs", {}).values()]
     return statistics.median(before) if before else runs.committed_seconds(sweep.chapter, sweep.profile)
 
 
@@ -247,6 +260,8 @@ def run_sweep(
     in the folder, and what `cluster.execute_all` does.
     """
     out = Path(out).resolve()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {out}")
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         done = state_of(sweep, out)
@@ -254,8 +269,12 @@ def run_sweep(
         failures = execute_all(
             todo, out, workers=workers, scheduler=scheduler, time_limit=sweep.time_limit, progress=progress
         )
+        for seen in out.glob(".bnicl-*"):
+            seen.unlink()
+        ours = {run.name for run in sweep.runs}
         for left in out.glob(".*-*"):  # of runs that were lost with their worker or client
-            shutil.rmtree(left)
+            if left.name[1:].rsplit("-", 1)[0].removesuffix("-failed") in ours:
+                shutil.rmtree(left)
     return failures
 
 
@@ -270,119 +289,7 @@ def _locked(out: Path) -> Iterator[None]:
         raise BlockingIOError(f"sweep: another one is at work in {out}; wait for it, or give another --out") from error
 
 
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def collect(sweep: Sweep, out: Path | str, results: Path | str = parameters.RESULTS) -> Path:
-    """Joins the tables of the finished runs into RESULTS/NAME.csv, with RESULTS/NAME.json beside it.
-
-    The rows are those of the runs in the order of the sweep, each with the name of its `run` and the parameters
-    that vary. The .json says for every run its parameters, seconds, start and environment, and for the whole the
-    sweep, the digests of code and table, and which runs are missing. Raises ValueError where no run has finished,
-    or where the tables do not fit together.
-    """
-    out, results = Path(out), Path(results)
-    done = state_of(sweep, out)
-    if not done:
-        raise ValueError(f"sweep: expected finished runs of {sweep.name} in {out}, got none")
-    wanted = sweep.runs
-    values = {name: {_key(run.parameters[name]) for run in wanted} for name in wanted[0].parameters}
-    varying = [name for name, different in values.items() if len(different) > 1 or name in sweep.axes]
-    text, environments, made = io.StringIO(), [], {}
-    writer, header = csv.writer(text, lineterminator="\n"), None
-    for run in (run for run in wanted if run.name in done):
-        columns, rows = _table(sweep, out / run.name, done[run.name]["tables"])
-        added = [name for name in varying if name not in columns]  # what the table says already it says itself
-        if header is None:
-            header = ["run", *added, *columns]
-            writer.writerow(header)
-        if header != ["run", *added, *columns]:
-            raise ValueError(f"table {sweep.table}: expected the columns {header}, got {columns} in {run.name}")
-        writer.writerows([run.name, *(_text(run.parameters[name]) for name in added), *row] for row in rows)
-        manifest = done[run.name]
-        environment = {key: manifest[key] for key in ("commit", "versions", "hardware")}
-        if environment not in environments:
-            environments.append(environment)
-        facts = {key: manifest[key] for key in ("parameters", "seconds", "started")}
-        made[run.name] = {**facts, "environment": environments.index(environment)}
-    table = text.getvalue().encode()
-    provenance = {
-        "table": f"{sweep.name}.csv",
-        "made by": f"bnicl sweep sweeps/{sweep.name}.yml",
-        "sha256": runs.digest(table),
-        "sweep": _described(sweep),
-        "code": dict(wanted[0].code),
-        "missing": [run.name for run in wanted if run.name not in done],
-        "environments": environments,
-        "runs": made,
-    }
-    results.mkdir(parents=True, exist_ok=True)
-    _write(results / f"{sweep.name}.csv", table)
-    _write(results / f"{sweep.name}.json", (json.dumps(provenance, indent=1) + "\n").encode())
-    return results / f"{sweep.name}.csv"
-
-
-def _table(sweep: Sweep, folder: Path, tables: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a run's table, as text, so that no digit changes."""
-    if f"{sweep.table}.csv" not in tables:
-        known = ", ".join(name.removesuffix(".csv") for name in tables) or "none"
-        raise ValueError(f"table: expected one that the chapter saves ({known}), got {sweep.table!r}")
-    with (folder / f"{sweep.table}.csv").open(newline="") as file:
-        columns, *rows = csv.reader(file)
-    for name, value in sweep.where.items():
-        if name not in columns:
-            raise ValueError(f"where: expected one of the columns {', '.join(columns)}, got {name!r}")
-        rows = [row for row in rows if row[columns.index(name)] == str(value)]
-    if not rows:
-        asked = ", ".join(f"{name} = {value}" for name, value in sweep.where.items()) or "anything in them"
-        raise ValueError(f"where: expected rows with {asked}, got none in {folder / sweep.table}.csv")
-    return columns, rows
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _described(sweep: Sweep) -> dict[str, Any]:
-    """What must be the same in the sweep's file and beside its table."""
-    return sweep.model_dump(exclude={"name", "time_limit", "carried_over"})
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}")
-    try:
-        partial.write_bytes(content)
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _provenance(name: str, results: Path) -> dict[str, Any]:
+def provenance_of(name: str, results: Path) -> dict[str, Any]:
+    """What stands beside a sweep's table; nothing if there is no table."""
     path = results / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def problems(path: Path | str, results: Path | str = parameters.RESULTS) -> list[str]:
-    """Why the committed table of a sweep file cannot be trusted as it stands; an empty list if it can."""
-    sweep, results = load_sweep(path), Path(results)
-    made = _provenance(sweep.name, results)
-    if not made:
-        return [f"{sweep.name}: it has no table in {results}; run bnicl sweep {path}"]
-    found = []
-    try:
-        runs.load_results(str(results / f"{sweep.name}.csv"))
-    except ValueError as error:
-        found.append(str(error))
-    if made["sweep"] != json.loads(json.dumps(_described(sweep))):
-        found.append(f"{sweep.name}: the table was made by another version of {path}")
-    if made["missing"]:
-        found.append(f"{sweep.name}: {len(made['missing'])} of {len(sweep)} runs are missing from the table")
-    code = runs.code_of(sweep.chapter)
-    if changed := _changed(made["code"], code):
-        version = runs.digest(_key(code).encode())[:12]
-        if sweep.carried_over is None or sweep.carried_over.to != version:
-            found.append(
-                f"{sweep.name}: changed since the table was made: {', '.join(changed)}. Run bnicl sweep {path}, or, if "
-                f"no number can have changed, add to it\ncarried_over: {{to: {version}, reason: ...}}"
-            )
-    return found

@@ -341,3 +341,16 @@ def test_workers_with_several_threads_are_refused(cluster: Cluster, sweeping: Sw
     done = sweeping.run("--scheduler", cluster.address)
     assert done.returncode == 2
     assert "expected one thread (--nthreads 1), got 3" in done.stderr
+
+
+def test_a_worker_that_joins_later_is_checked_too(cluster: Cluster, sweeping: Sweeping) -> None:
+    cluster.scheduler()
+    client = sweeping.start("--scheduler", cluster.address)
+    wait_until(lambda: list(sweeping.runs.glob(".bnicl-*")))
+    cluster.worker(threads=2)
+    output, errors = client.communicate(timeout=120)
+    assert client.returncode == 1
+    assert "the scheduler has no workers yet" in errors
+    assert "expected one thread (--nthreads 1), got 2" in errors
+    assert "failed: 4 of 4 runs" in output
+    assert not sweeping.executed()

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bnicl import parameters, runs, sweeps
+from bnicl import parameters, runs, sweeps, tables
 from bnicl.__main__ import main
-from tests.sweeping import Sweeping, expected, write_notebook
+from tests.sweeping import Sweeping, expected, wait_until, write_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = sorted((ROOT / "sweeps").glob("*.yml"))
@@ -111,6 +112,11 @@ WRONG = {
         ["line 4, field grid", "expected at most 100,000 runs, got 160,000"],
     ),
     "time limit": (HEAD + "time_limit: 0\n", ["line 4, field time_limit", "greater than 0, got 0"]),
+    "table": (HEAD.replace("table: squares", "table: sqares"), ["line 3, field table", "got 'sqares'"]),
+    "a number as a field": (HEAD + "1: 2\n", ["Keys should be strings"]),
+    "without end": (HEAD + "sets: &a [*a]\n", ["nested without end"]),
+    "no such notebook": (HEAD.replace("squares.ipynb", "cubes.ipynb"), ["line 1, field chapter", "is not there"]),
+    "a truth as a seed": (HEAD + "seeds: [true]\n", ["field seeds.0", "valid integer"]),
     "no reason": (HEAD + "carried_over: {to: abc}\n", ["line 4, field carried_over.reason", "required"]),
 }
 
@@ -166,7 +172,7 @@ def test_a_dry_run_lists_the_runs_and_estimates_the_time(folder: Path, capsys: p
 def test_the_joined_table_has_every_row_in_order_with_its_run(folder: Path) -> None:
     sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [2, 0, 1]\n"))
     finish(sweep, folder / "runs", 0, 1, 2)
-    path = sweeps.collect(sweep, folder / "runs", folder / "results")
+    path = tables.collect(sweep, folder / "runs", folder / "results").path
     table = runs.load_results(str(path))
     assert list(table.columns) == ["run", "seed", "digit", "value"]
     assert list(table["seed"]) == [2, 2, 0, 0, 1, 1]
@@ -187,7 +193,7 @@ def test_the_joined_table_has_every_row_in_order_with_its_run(folder: Path) -> N
 def test_a_part_of_the_rows_and_of_the_runs(folder: Path) -> None:
     sweep = sweeps.load_sweep(write(folder, HEAD + "where: {digit: 1}\nseeds: [0, 1]\n"))
     finish(sweep, folder / "runs", 1)
-    path = sweeps.collect(sweep, folder / "runs", folder / "results")
+    path = tables.collect(sweep, folder / "runs", folder / "results").path
     with path.open() as file:
         (row,) = csv.DictReader(file)
     assert row == {"run": sweep.runs[1].name, "seed": "1", "digit": "1", "value": repr(1 / 3)}
@@ -198,15 +204,51 @@ def test_what_cannot_be_collected_is_said(folder: Path) -> None:
     out = folder / "runs"
     sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [0, 1]\n"))
     with pytest.raises(ValueError, match=r"expected finished runs of sweep in .*runs, got none"):
-        sweeps.collect(sweep, out, folder)
+        tables.collect(sweep, out, folder)
     finish(sweep, out, 0, 1)
-    with pytest.raises(ValueError, match=r"table: expected one that the chapter saves \(squares\), got 'cubes'"):
-        sweeps.collect(sweep.model_copy(update={"table": "cubes"}), out, folder)
+    with pytest.raises(ValueError, match=r"table: expected one that the run saved \(squares\), got 'cubes'"):
+        tables.collect(sweep.model_copy(update={"table": "cubes"}), out, folder)
     with pytest.raises(ValueError, match="where: expected one of the columns digit, value, got 'node'"):
-        sweeps.collect(sweep.model_copy(update={"where": {"node": "average"}}), out, folder)
+        tables.collect(sweep.model_copy(update={"where": {"node": "average"}}), out, folder)
     with pytest.raises(ValueError, match="where: expected rows with digit = 7"):
-        sweeps.collect(sweep.model_copy(update={"where": {"digit": "7"}}), out, folder)
+        tables.collect(sweep.model_copy(update={"where": {"digit": "7"}}), out, folder)
     assert not (folder / "sweep.csv").exists()
+
+
+def test_a_run_with_another_table_does_not_stop_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [0, 1, 2]\n"))
+    out = folder / "runs" / "sweep"
+    finish(sweep, out, 0, 1, 2)
+    other = out / sweep.runs[1].name
+    (other / "squares.csv").write_text("digit,cube\n0,1\n")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["tables"]["squares.csv"] = runs.digest((other / "squares.csv").read_bytes())
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["sweep", "sweep.yml", "--collect"]) == 1
+    printed = capsys.readouterr()
+    assert "collected: 2 of 3 runs in results/sweep.csv" in printed.out
+    assert f"left out: {other.name}, table squares: expected the columns" in printed.err
+    assert list(runs.load_results("results/sweep.csv")["seed"].unique()) == [0, 2]
+    assert list(json.loads((folder / "results" / "sweep.json").read_text())["odd"]) == [other.name]
+
+
+def test_a_sweep_tidies_up_after_its_own_runs_only(folder: Path) -> None:
+    sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [0]\n"))
+    finish(sweep, folder / "runs", 0)
+    for name in (".config-files", f".{sweep.runs[0].name}-ab_1", f".{sweep.runs[0].name}-failed-cd2"):
+        (folder / "runs" / name).mkdir()
+    (folder / "runs" / ".a-file").touch()
+    assert sweeps.run_sweep(sweep, folder / "runs") == {}
+    left = sorted(path.name for path in (folder / "runs").glob(".*"))
+    assert left == [".a-file", ".config-files", ".lock"]
+
+
+def test_a_changed_input_file_is_another_run(folder: Path) -> None:
+    (folder / "table.csv").write_text("a\n1\n")
+    first = runs.plan_run("reading-a-sweep", {"table": "table.csv"}, "smoke")
+    assert runs.plan_run("reading-a-sweep", {"table": "table.csv"}, "smoke").name == first.name
+    (folder / "table.csv").write_text("a\n2\n")
+    assert runs.plan_run("reading-a-sweep", {"table": "table.csv"}, "smoke").name != first.name
 
 
 def test_only_collect_does_not_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +277,7 @@ def test_seconds_of_runs_that_are_known_only_from_a_table(folder: Path, monkeypa
     sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [0, 1]\n"))
     assert sweeps.seconds_each(sweep, folder / "runs") is None
     finish(sweep, folder / "elsewhere", 0)
-    sweeps.collect(sweep, folder / "elsewhere", folder / "results")
+    tables.collect(sweep, folder / "elsewhere", folder / "results")
     assert sweeps.seconds_each(sweep, folder / "runs") == 60.0
 
 
@@ -249,27 +291,27 @@ def test_seconds_of_a_chapter_that_was_never_swept() -> None:
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_every_committed_table_is_that_of_its_sweep_and_of_this_code(path: Path) -> None:
-    assert sweeps.problems(path) == []
+    assert tables.problems(path) == []
 
 
 def test_what_a_committed_table_can_suffer_is_found(folder: Path) -> None:
     results = folder / "results"
 
     def problems(text: str = HEAD + "seeds: [0, 1]\n") -> str:
-        return "\n".join(sweeps.problems(write(folder, text), results))
+        return "\n".join(tables.problems(write(folder, text), results))
 
     assert "it has no table" in problems()
     sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [0, 1]\n"))
     finish(sweep, folder / "runs", 0)
-    table = sweeps.collect(sweep, folder / "runs", results)
+    table = tables.collect(sweep, folder / "runs", results).path
     assert problems() == "sweep: 1 of 2 runs are missing from the table"
     finish(sweep, folder / "runs", 1)
-    sweeps.collect(sweep, folder / "runs", results)
+    tables.collect(sweep, folder / "runs", results)
     assert problems() == ""
     assert "another version of" in problems(HEAD + "seeds: [0, 2]\n")
     table.write_text(table.read_text().replace("0.33", "0.34"))
     assert "is not the table that sweep.json describes" in problems()
-    sweeps.collect(sweep, folder / "runs", results)
+    tables.collect(sweep, folder / "runs", results)
 
     notebook = folder / "squares.ipynb"
     notebook.write_text(notebook.read_text().replace("before", "after"))
@@ -313,28 +355,34 @@ def test_a_table_by_name_or_path(folder: Path) -> None:
 # --- the example for SLURM ------------------------------------------------------------------------
 
 
-def test_the_slurm_example_runs_with_jobs_as_local_processes(tmp_path: Path) -> None:
+def test_the_slurm_example_submits_a_job_again_that_has_ended(tmp_path: Path) -> None:
     """A stand-in for sbatch starts each job's script in the background, as a node would."""
-    sweeping = Sweeping(tmp_path, seeds=2)
+    sweeping = Sweeping(tmp_path, seeds=3, seconds=1.0)
     commands = tmp_path / "bin"
     commands.mkdir()
-    start = '#!/bin/sh\ncp "$1" job.sh\nsetsid sh job.sh > job.log 2>&1 &\necho "Submitted batch job $!"\n'
+    start = (
+        '#!/bin/sh\ncp "$1" job.sh\nsetsid sh job.sh > job.log 2>&1 &\necho $! >> jobs\necho "Submitted batch job $!"\n'
+    )
     for name, script in {"sbatch": start, "scancel": '#!/bin/sh\nkill -- "-$1" 2> /dev/null || true\n'}.items():
         (commands / name).write_text(script)
         (commands / name).chmod(stat.S_IRWXU)
-    example = (ROOT / "sweeps" / "slurm.py").read_text().replace("JOBS = 20", "JOBS = 1")
-    (tmp_path / "slurm.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "slurm.py", "sweep.yml", "--results", "results"],
+    example = (ROOT / "sweeps" / "slurm.py").read_text()
+    (tmp_path / "slurm.py").write_text(example.replace("JOBS = 20", "JOBS = 1").replace("EVERY = 30.0", "EVERY = 1.0"))
+    path, patience = f"{commands}:{os.environ['PATH']}", {"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s"}
+    client = subprocess.Popen(
+        [sys.executable, "slurm.py", "sweep.yml"],
         cwd=tmp_path,
-        env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"},
-        capture_output=True,
+        env={**os.environ, "PATH": path, **patience},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=180,
     )
-    assert done.returncode == 0, done.stderr
-    assert sweeping.table == expected(2)
+    wait_until(sweeping.finished)
+    os.killpg(int((tmp_path / "jobs").read_text()), signal.SIGKILL)  # its wall time is over
+    _, errors = client.communicate(timeout=120)
+    assert client.returncode == 0, errors
+    assert sweeping.table == expected(3)
+    assert len((tmp_path / "jobs").read_text().split()) >= 2
     job = (tmp_path / "job.sh").read_text()
     for line in ("#SBATCH -n 1", "#SBATCH --cpus-per-task=2", "#SBATCH -t 02:00:00", "export OMP_NUM_THREADS=2"):
         assert line in job
