@@ -214,13 +214,14 @@ def state_of(sweep: Sweep, out: Path) -> dict[str, dict[str, Any]]:
 
 def stale(sweep: Sweep, out: Path) -> Counter[str]:
     """What has changed since finished runs of this sweep in the folder were made, and in how many of them."""
-    wanted = sweep.runs
-    names, asked = {run.name for run in wanted}, {key_of(run.parameters) for run in wanted}
+    wanted = {key_of(run.parameters): run for run in sweep.runs}
+    names = {run.name for run in sweep.runs}
     changed: Counter[str] = Counter()
     for folder in out.glob(f"{Path(sweep.chapter).stem}-*"):
         manifest = None if folder.name in names else runs.read_manifest(folder)
-        if manifest and manifest["profile"] == sweep.profile and key_of(manifest["parameters"]) in asked:
-            changed.update(changed_between(manifest["code"], wanted[0].code))
+        run = wanted.get(key_of(manifest["parameters"])) if manifest else None
+        if manifest and run and manifest["profile"] == sweep.profile:
+            changed.update(changed_between(manifest["code"], run.code))
     return changed
 
 

@@ -272,6 +272,20 @@ def test_runs_of_older_code_are_stale_and_it_is_said_why(folder: Path) -> None:
     assert not sweeps.state_of(after, folder / "runs")
 
 
+def test_only_the_run_whose_file_has_changed_is_stale(folder: Path) -> None:
+    notebook = folder / "squares.ipynb"
+    notebook.write_text(notebook.read_text().replace("log: str", "log: ResultsName"))
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text("x\n1\n")
+    path = write(folder, HEAD + "grid: {log: [a.csv, b.csv]}\nseeds: [0]\n")
+    notebook.write_text(notebook.read_text().replace('= \\"\\"  # a file', '= \\"estimators\\"  # a file'))
+    finish(sweeps.load_sweep(path), folder / "runs", 0)
+    (folder / "b.csv").write_text("x\n2\n")
+    sweep = sweeps.load_sweep(path)
+    assert len(sweeps.state_of(sweep, folder / "runs")) == 1
+    assert sweeps.stale(sweep, folder / "runs") == {"the file b.csv": 1}
+
+
 def test_seconds_of_runs_that_are_known_only_from_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parameters, "RESULTS", folder / "results")
     sweep = sweeps.load_sweep(write(folder, HEAD + "seeds: [0, 1]\n"))
