@@ -50,6 +50,7 @@ bench:
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.scale
 	@$(PY) -m benchmarks.batch
+	@$(PY) -m benchmarks.quality
 
 clean:
 	rm -rf _build runs

@@ -1,7 +1,7 @@
 """Bayesian networks in context: the code behind an executable book.
 
 Read the modules in this order: networks, encoding, sampling, estimators, transformer, construction,
-generation, evaluation.
+generation, evaluation, recipes, training.
 """
 
 from bnicl.construction import construct_mle_transformer, error_bound
@@ -26,8 +26,10 @@ from bnicl.networks import (
     network_names,
     random_dag,
 )
+from bnicl.recipes import TrainingConfig
 from bnicl.runs import load_results
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
+from bnicl.training import TrainedTransformer, load_trained, train
 from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
 
 __version__ = "0.1.0"
@@ -44,6 +46,8 @@ __all__ = [
     "NetworkPrior",
     "PosteriorMean",
     "Predictor",
+    "TrainedTransformer",
+    "TrainingConfig",
     "Transformer",
     "TransformerConfig",
     "TwoBands",
@@ -59,9 +63,11 @@ __all__ = [
     "kl_bits",
     "load_network",
     "load_results",
+    "load_trained",
     "make_generator",
     "mode_accuracy",
     "network_names",
     "random_dag",
     "total_variation",
+    "train",
 ]

@@ -297,7 +297,7 @@ class _Builder:
             n_heads=len(self.parent_sets) if heads else 1,
             d_head=self.S + 1,
             d_mlp=2 * self.S,
-            causal=self.variant != "paper",
+            mask="none" if self.variant == "paper" else "causal",
             mlp_only=(0,) if self.variant in ("causal", "prompt") else (),
         )
         with torch.device("meta"):  # nothing is allocated: a dense matrix may not fit

@@ -7,12 +7,16 @@ flags: one for each target, the last for context rows. With S = sum of d_m a col
     query for m0: [ x_0 | ... | x_{m0-1} | 0 ... 0 | e_m0 ]
 
 An absent value (ABSENT) is a block of zeros, never the same as state 0.
+
+The "raw" encoding, the peer's, has one number a node instead of a block (-1 where it is absent, never the
+same as state 0) and one for the target (-1 in a context row): M + 1 entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,6 +26,7 @@ ABSENT = -1
 
 Context = Int64[Tensor, "batch n nodes"]
 Query = Int64[Tensor, "batch nodes"]
+Encoding = Literal["one-hot", "raw"]
 
 
 def blocks(cardinalities: Sequence[int]) -> tuple[slice, ...]:
@@ -65,12 +70,55 @@ def from_one_hot(columns: Float[Tensor, "*batch S"], cardinalities: Sequence[int
     return torch.stack(states, dim=-1)
 
 
+def context_columns(
+    rows: Int64[Tensor, "*batch nodes"],
+    cardinalities: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    encoding: Encoding = "one-hot",
+) -> Float[Tensor, "*batch width"]:
+    """The column of each context row.
+
+    >>> context_columns(torch.tensor([[0, 1]]), (2, 2))
+    tensor([[1., 0., 0., 1., 0., 0., 1.]])
+    """
+    if encoding == "raw":
+        return torch.nn.functional.pad(rows.to(dtype), (0, 1), value=float(ABSENT))
+    x, m = one_hot(rows, cardinalities, dtype), len(cardinalities)
+    position = x.new_zeros(*x.shape[:-1], m + 1)
+    position[..., m] = 1
+    return torch.cat([x, position], dim=-1)
+
+
+def query_columns(
+    rows: Int64[Tensor, "*batch nodes"],
+    targets: Sequence[int],
+    cardinalities: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+    encoding: Encoding = "one-hot",
+) -> Float[Tensor, "*batch targets width"]:
+    """The columns that ask for each of the targets given the values before it; later values are not read.
+
+    >>> query_columns(torch.tensor([[1, ABSENT]]), [0, 1], (2, 2))
+    tensor([[[0., 0., 0., 0., 1., 0., 0.],
+             [0., 1., 0., 0., 0., 1., 0.]]])
+    """
+    wanted = torch.as_tensor(list(targets), device=rows.device)
+    known = torch.arange(len(cardinalities), device=rows.device) < wanted[:, None]  # [targets, nodes]
+    prefix = torch.where(known, rows.unsqueeze(-2), ABSENT)
+    if encoding == "raw":
+        return torch.cat([prefix.to(dtype), wanted[:, None].to(dtype).expand(*prefix.shape[:-1], 1)], dim=-1)
+    flags = torch.nn.functional.one_hot(wanted, len(cardinalities) + 1).to(dtype)
+    x = one_hot(prefix, cardinalities, dtype)
+    return torch.cat([x, flags.expand(*x.shape[:-1], -1)], dim=-1)
+
+
 def encode(
     context: Context,
     query: Query,
     target: int,
     cardinalities: Sequence[int],
     dtype: torch.dtype = torch.float32,
+    encoding: Encoding = "one-hot",
 ) -> Float[Tensor, "batch n_ctx width"]:
     """The input matrix: the context's columns, then the query's, [batch, n + 1, S + M + 1].
 
@@ -82,14 +130,8 @@ def encode(
     """
     check_context(context, cardinalities)
     check_query(context, query, target, cardinalities)
-    batch, n, m = context.shape
-    prefix = query.clone()
-    prefix[:, target:] = ABSENT
-    x = one_hot(torch.cat([context, prefix.unsqueeze(1)], dim=1), cardinalities, dtype)
-    position = torch.zeros(batch, n + 1, m + 1, dtype=dtype, device=context.device)
-    position[:, :-1, m] = 1
-    position[:, -1, target] = 1
-    return torch.cat([x, position], dim=-1)
+    asked = query_columns(query, [target], cardinalities, dtype, encoding)
+    return torch.cat([context_columns(context, cardinalities, dtype, encoding), asked], dim=1)
 
 
 # --- checks: every public function calls these before it computes anything ------------------------

@@ -1,4 +1,4 @@
-"""How far a predictor is from the truth and from the best possible, in three measures.
+"""How far a predictor is from the truth, from the best possible and from the in-context MLE.
 
 With p the true conditional of a query, q the predicted one and p* the exact optimum's:
 
@@ -7,6 +7,8 @@ With p the true conditional of a query, q the predicted one and p* the exact opt
                    Averaged over the prior, it is the predictor's expected divergence from the truth
                    minus the optimum's, with far less noise;
 - mode accuracy    the probability that the state predicted as the most likely is the one drawn.
+
+Means over networks come with 95 % intervals of the percentile bootstrap, the networks being resampled.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bnicl.encoding import check_target
-from bnicl.estimators import PosteriorMean, Predictor
-from bnicl.networks import BayesianNetwork, Dirichlet, Seed, check_count
+from bnicl.estimators import MaximumLikelihood, PosteriorMean, Predictor
+from bnicl.networks import BayesianNetwork, Dirichlet, Seed, check_count, make_generator
 from bnicl.sampling import NetworkPrior, conditional
 
 if TYPE_CHECKING:
@@ -75,9 +77,11 @@ def evaluate(
     default all.
 
     Returns a table with one row for each predictor, n_context and node (and node "average" over the
-    targets): the means over contexts of `tv`, `regret_bits` and `mode_accuracy`, with the standard error
-    `tv_se`, `regret_bits_se`; `undefined` and `ruled_out` are the shares of queries where the prediction
-    is NaN and where it gives no probability to a state that the truth allows.
+    targets): the means over contexts of `tv`, `regret_bits` and `mode_accuracy`, of `optimal_accuracy` (of one
+    who knows the tables) and of `tv_to_mle`, the total variation to the in-context MLE over the queries where
+    that is defined; `undefined` and `ruled_out` are the shares of queries where the prediction is NaN and
+    where it gives no probability to a state that the truth allows. `tv_low`, `tv_high`, `regret_low` and
+    `regret_high` bound the 95 % intervals of the first two.
 
     The optimum is PosteriorMean for a Dirichlet prior, the truth for one fixed network; for other priors
     no closed form is at hand and `regret_bits` is NaN. An undefined prediction counts as a total
@@ -87,7 +91,7 @@ def evaluate(
     >>> from bnicl import MaximumLikelihood, load_network
     >>> net = load_network("chain5").with_random_cpts(seed=0)
     >>> evaluate({"MLE": MaximumLikelihood(net)}, net, [10], n_networks=8, targets=[1]).shape
-    (2, 10)
+    (2, 14)
     """
     import pandas as pd
 
@@ -108,7 +112,8 @@ def evaluate(
 
     batch = networks.sample(check_count("n_networks", n_networks), max(n_contexts) + 1, seed)
     query = batch.rows[:, -1]
-    records = []
+    mle = MaximumLikelihood(net, "nan")
+    tables = []
     for n in n_contexts:
         context = batch.rows[:, :n]
         measured: dict[str, list[Tensor]] = {name: [] for name in predictors}
@@ -118,19 +123,46 @@ def evaluate(
                 best = PosteriorMean(net, networks.prior.alpha).predict_proba(context, query, target)
             else:
                 best = truth if networks.prior is None else torch.full_like(truth, torch.nan)
+            frequencies = mle.predict_proba(context, query, target)
             for name, predictor in predictors.items():
                 predicted = predictor.predict_proba(context, query, target)
                 _check_prediction(name, predicted, truth.shape)
-                measures = _measure(truth, best, predicted)
-                measured[name].append(measures)
-                records.append((name, n, net.names[target], *_summary(measures)))
-        for name, per_node in measured.items():
-            records.append((name, n, AVERAGE, *_summary(torch.stack(per_node).mean(0))))
-    columns = ["predictor", "n_context", "node", *_MEASURES, "tv_se", "regret_bits_se"]
-    return pd.DataFrame(records, columns=columns)
+                measured[name].append(_measure(truth, best, frequencies, predicted))
+        for per_node in measured.values():
+            per_node.append(torch.stack(per_node).nanmean(0))
+        nodes = [*(net.names[target] for target in chosen), AVERAGE]
+        labels = [(name, n, node) for name in predictors for node in nodes]
+        stacked = torch.stack([each for per_node in measured.values() for each in per_node])
+        table = pd.DataFrame(labels, columns=["predictor", "n_context", "node"])
+        table[list(_MEASURES)] = stacked.nanmean(1).numpy()
+        low, high = bootstrap_interval(stacked[..., :2], seed)
+        table[["tv_low", "regret_low"]], table[["tv_high", "regret_high"]] = low.numpy(), high.numpy()
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
-_MEASURES = ("tv", "regret_bits", "mode_accuracy", "undefined", "ruled_out")
+_MEASURES = ("tv", "regret_bits", "mode_accuracy", "optimal_accuracy", "tv_to_mle", "undefined", "ruled_out")
+
+
+def bootstrap_interval(
+    values: Float[Tensor, "*rows sample measures"], seed: Seed = 0, n_resamples: int = 1000
+) -> tuple[Float[Tensor, "*rows measures"], Float[Tensor, "*rows measures"]]:
+    """The 95 % percentile bootstrap interval of means over `sample`; every row has the same resamples.
+
+    A resample is a vector of multinomial weights, so that all means are one matrix product.
+
+    >>> low, high = bootstrap_interval(torch.tensor([[0.0], [1.0]]).double())
+    >>> low, high
+    (tensor([0.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
+    n = values.shape[-2]
+    generator = make_generator(seed if isinstance(seed, int) else 0, 1)
+    drawn = torch.randint(n, (n_resamples, n), generator=generator)
+    weights = torch.zeros(n_resamples, n, dtype=values.dtype).scatter_add_(1, drawn, torch.ones_like(drawn).to(values))
+    means = weights / n @ values
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype), dim=-2)
+    endless = values.isinf().any(-2)  # 0 x infinity is no number
+    return low.masked_fill(endless, torch.inf), high.masked_fill(endless, torch.inf)
 
 
 def _check_prediction(name: str, predicted: Tensor, shape: torch.Size) -> None:
@@ -145,18 +177,13 @@ def _check_prediction(name: str, predicted: Tensor, shape: torch.Size) -> None:
         )
 
 
-def _measure(truth: Tensor, best: Tensor, predicted: Tensor) -> Tensor:
-    """The five measures of each query, float64 [batch, 5]."""
+def _measure(truth: Tensor, best: Tensor, frequencies: Tensor, predicted: Tensor) -> Tensor:
+    """The measures of each query, float64 [batch, 7]."""
     undefined = predicted.isnan().any(-1)
     predicted = predicted.double()
     tv = torch.where(undefined, 1.0, total_variation(truth, predicted))
     regret = torch.where(undefined, torch.inf, kl_bits(best, predicted))
     accuracy = torch.where(undefined, 0.0, mode_accuracy(truth, predicted))
+    to_mle = torch.where(undefined & ~frequencies.isnan().any(-1), 1.0, total_variation(frequencies, predicted))
     ruled_out = ((predicted == 0) & (truth > 0)).any(-1)
-    return torch.stack([tv, regret, accuracy, undefined.double(), ruled_out.double()], dim=-1)
-
-
-def _summary(measures: Tensor) -> list[float]:
-    """Means over the batch, then the standard errors of the first two."""
-    error = measures.std(0, correction=1) / len(measures) ** 0.5 if len(measures) > 1 else measures.mean(0) * torch.nan
-    return [*measures.mean(0).tolist(), *error[:2].tolist()]
+    return torch.stack([tv, regret, accuracy, truth.amax(-1), to_mle, undefined.double(), ruled_out.double()], dim=-1)

@@ -25,8 +25,8 @@ def generate(
     """`n` new rows [n, M], each value drawn from the predictor's distribution given those before it.
 
     context: the rows [L, M] of one network. A predictor is asked once for each different beginning of a row;
-    a causal transformer reads the context once for all of them. Where no context row matches, the values are
-    those of the predictor's own policy; a prediction that is NaN raises a ValueError.
+    a transformer whose mask hides the query from the context reads it once for all of them. Where no context
+    row matches, the values are those of the predictor's own policy; a prediction that is NaN raises a ValueError.
 
     >>> from bnicl import MaximumLikelihood, load_network
     >>> context = torch.tensor([[0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
@@ -59,6 +59,6 @@ def generate(
 
 
 def _for_one_context(predictor: Predictor, context: Tensor) -> Callable[[Tensor, int], Tensor]:
-    if isinstance(predictor, InContextTransformer) and predictor.model.config.causal:
+    if isinstance(predictor, InContextTransformer) and predictor.model.config.mask != "none":
         return predictor.conditioned(context)
     return lambda query, target: predictor.predict_proba(context.expand(len(query), -1, -1), query, target)

@@ -47,19 +47,20 @@ def ravel_states(
 
 
 def conditional(
-    net: BayesianNetwork, cpts: Sequence[Tensor], query: Int64[Tensor, "batch nodes"], target: int
-) -> Float[Tensor, "batch card"]:
-    """P(X_target | x_Pa(target)) of each network for its own query: the table's row, [B, card]."""
+    net: BayesianNetwork, cpts: Sequence[Tensor], query: Int64[Tensor, "batch *queries nodes"], target: int
+) -> Float[Tensor, "batch *queries card"]:
+    """P(X_target | x_Pa(target)) of each network for its own queries: rows of its table, [B, ..., card]."""
     check_target(target, net.cardinalities)
     check_tensor("query", query)
-    expected = (len(query), *net.evidence_card(target), net.cardinalities[target])
+    card = net.cardinalities[target]
+    expected = (len(query), *net.evidence_card(target), card)
     if len(cpts) != net.n_nodes or tuple(cpts[target].shape) != expected:
         got = tuple(cpts[target].shape) if len(cpts) == net.n_nodes else f"{len(cpts)} tables"
         raise ValueError(f"cpts: expected one table [batch, *evidence_card, card] a node, here {expected}, got {got}")
-    check_states("query", query[:, :target], net.cardinalities[:target])
-    rows = cpts[target].reshape(len(query), -1, net.cardinalities[target])
-    index = ravel_states(query, net.parents[target], net.cardinalities)
-    return rows[torch.arange(len(query), device=query.device), index]
+    check_states("query", query[..., :target], net.cardinalities[:target])
+    rows = cpts[target].reshape(len(query), -1, card)
+    index = ravel_states(query, net.parents[target], net.cardinalities).reshape(len(query), -1, 1)
+    return rows.gather(1, index.expand(-1, -1, card)).reshape(*query.shape[:-1], card)
 
 
 def sample_rows(net: BayesianNetwork, cpts: Sequence[Tensor], n: int, generator: torch.Generator) -> Rows:

@@ -1,13 +1,14 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import entropy
+from scipy.stats import bootstrap, entropy
 from torch import Tensor
 
 import bnicl
-from bnicl.evaluation import AVERAGE
+from bnicl.evaluation import AVERAGE, bootstrap_interval
 
 
 class Truth:
@@ -81,15 +82,44 @@ def test_regret_is_the_divergence_beyond_the_optimums() -> None:
     assert table["regret_bits"].iloc[0] == pytest.approx(bnicl.kl_bits(best, other).mean().item())
 
 
-def test_averages_and_standard_errors_are_those_of_the_nodes() -> None:
+def test_averages_are_those_of_the_nodes_and_their_intervals_narrower() -> None:
     net = bnicl.load_network("tree5")
     table = bnicl.evaluate({"mean": bnicl.PosteriorMean(net)}, net, [10, 40], n_networks=300)
+    width = table["tv_high"] - table["tv_low"]
     for _, part in table.groupby("n_context"):
         nodes = part[part["node"] != AVERAGE]
         average = part[part["node"] == AVERAGE].iloc[0]
         assert average["tv"] == pytest.approx(nodes["tv"].mean())
-        assert nodes["tv_se"].mean() / 5**0.5 < average["tv_se"] < nodes["tv_se"].mean()
-    assert table["tv_se"].between(0, 0.05).all()
+        assert average["tv_low"] < average["tv"] < average["tv_high"]
+        assert width[nodes.index].mean() / 5**0.5 < average["tv_high"] - average["tv_low"] < width[nodes.index].mean()
+
+
+def test_intervals_are_those_of_scipy() -> None:
+    values = torch.rand(3, 200, 2, dtype=torch.float64, generator=bnicl.make_generator(0)) ** 3
+    low, high = bootstrap_interval(values)
+    other = bootstrap((values.numpy(),), np.mean, axis=1, method="percentile", rng=np.random.default_rng(0))
+    width = other.confidence_interval.high - other.confidence_interval.low
+    assert np.abs(low.numpy() - other.confidence_interval.low).max() < 0.1 * width.min()
+    assert np.abs(high.numpy() - other.confidence_interval.high).max() < 0.1 * width.min()
+
+
+def test_the_distance_to_the_mle_counts_where_that_is_defined() -> None:
+    net = bnicl.load_network("chain5")
+    learners = {"MLE": bnicl.MaximumLikelihood(net), "uniform": bnicl.MaximumLikelihood(net, "uniform")}
+    table = bnicl.evaluate({**learners, "mean": bnicl.PosteriorMean(net)}, net, [1, 20], n_networks=200)
+    assert (table.loc[table["predictor"] != "mean", "tv_to_mle"] == 0).all()
+    own = table[(table["predictor"] == "mean") & (table["node"] == "X0")].set_index("n_context")["tv_to_mle"]
+    assert own[1] == pytest.approx(1 - 0.75)  # one row: the MLE is (1, 0), the posterior mean (1.5, 0.5) / 2
+    assert own[20] < 0.02
+
+
+def test_the_optimal_accuracy_is_that_of_the_tables_themselves() -> None:
+    net = bnicl.load_network("tree5").with_random_cpts(seed=1)
+    table = bnicl.evaluate({"truth": Truth(net), "MLE": bnicl.MaximumLikelihood(net, "uniform")}, net, [5], 100)
+    truth, mle = (table[table["predictor"] == name].reset_index() for name in ("truth", "MLE"))
+    assert truth["mode_accuracy"].tolist() == pytest.approx(truth["optimal_accuracy"].tolist())
+    assert mle["optimal_accuracy"].tolist() == truth["optimal_accuracy"].tolist()
+    assert bool((mle["mode_accuracy"] <= mle["optimal_accuracy"] + 1e-12).all())
 
 
 def test_evaluation_comes_from_its_seed() -> None:

@@ -1,0 +1,143 @@
+"""What a training run depends on: one frozen configuration, and two recipes that set its defaults.
+
+"fast"   every target of every query is asked at once, after one reading of the context; new tables in each
+         batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
+         rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
+"paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
+         MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from bnicl.encoding import Encoding
+from bnicl.networks import Dirichlet, Prior, TwoBands, check_source, load_network, make_generator
+from bnicl.sampling import NetworkPrior
+from bnicl.transformer import Mask, Transformer, TransformerConfig
+
+Objective = Literal["true", "drawn", "mle"]
+RECIPES: dict[str, dict[str, Any]] = {
+    "fast": {"seconds": 120.0},
+    "paper": {
+        "steps": 100_000, "n_tables": 20_000, "min_context": 200, "max_context": 200, "short_contexts": 1.0,
+        "batch": 64, "one_target": True, "objective": "mle", "encoding": "raw", "mask": "none", "log_n": False,
+        "multiset": False, "d_model": 256, "n_layers": 4, "n_heads": 8, "d_mlp": 1024, "activation": "gelu",
+        "layer_norm": True, "dropout": 0.1, "lr": 3e-4, "final_lr": 1e-6, "warmup": 2000, "beta_2": 0.999,
+        "weight_decay": 1e-2, "records": 10,
+    },
+}  # fmt: skip
+WEIGHTS, POOL, STEP, HELD_OUT = range(4)  # streams of the seed
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainingConfig(BaseModel):
+    """All that a training run depends on; immutable, and saved beside the run.
+
+    `recipe` sets the defaults of the other fields; those below are the fast recipe's. Raises ValueError (of
+    pydantic) that names the field and its bound.
+
+    >>> config = TrainingConfig(graph="chain7", steps=100)
+    >>> TrainingConfig.model_validate_json(config.model_dump_json()) == config
+    True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    graph: str  # any source of `load_network`; only its graph is used
+    recipe: Literal["fast", "paper"] = "fast"
+    seed: NonNegativeInt = 0
+    # One of the two. With steps the same config gives the same weights; with seconds the clock sets the pace.
+    seconds: Annotated[float, Field(gt=0, le=1e7)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
+
+    # the data
+    prior: Literal["dirichlet", "two-bands"] = "dirichlet"  # of the tables' rows
+    alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
+    n_tables: PositiveInt | None = None  # networks in the pool; None: new ones in each batch
+    min_context: PositiveInt = 1  # rows of a context: N is drawn from these bounds in each step, log N being
+    max_context: PositiveInt = 512  # the range's share u^short_contexts for a uniform u
+    short_contexts: Annotated[float, Field(gt=0, le=10)] = 0.6
+    batch: PositiveInt = 128  # contexts in a step
+    n_queries: PositiveInt = 1  # rows of each context's network that are asked about
+    one_target: bool = False  # one drawn target a step instead of all
+
+    # the loss: cross-entropy to the true conditional or to the drawn value, l1 distance to the in-context MLE
+    objective: Objective = "true"
+    curriculum: bool = False  # over the first half, the targets become askable one at a time
+
+    # the transformer
+    encoding: Encoding = "one-hot"
+    mask: Mask = "rows"
+    positions: bool = False  # a learned vector for each place in the context
+    log_n: bool = True
+    multiset: bool = True  # equal rows are read once, with their count, where that is shorter
+    d_model: PositiveInt = 32
+    n_layers: PositiveInt = 2
+    n_heads: PositiveInt = 2
+    d_mlp: PositiveInt = 64
+    activation: Literal["relu", "gelu"] = "relu"
+    layer_norm: bool = False
+    dropout: Share = 0.0
+
+    # the optimiser: AdamW, linear warm-up, then a cosine from lr to final_lr
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-2
+    final_lr: NonNegativeFloat = 1e-6
+    warmup: NonNegativeInt = 50  # steps
+    beta_2: Share = 0.99
+    weight_decay: NonNegativeFloat = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0  # the most that the gradient's norm may be
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products
+    records: Annotated[int, Field(ge=1, le=10_000)] = 40  # how often the history notes loss and regret
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_recipe(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("recipe", "fast") not in RECIPES:
+            return given
+        defaults = RECIPES[given.get("recipe", "fast")]
+        budget = given.get("seconds") is not None or given.get("steps") is not None
+        return {**{k: v for k, v in defaults.items() if not (budget and k in ("seconds", "steps"))}, **given}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingConfig:
+        net = load_network(check_source(self.graph))
+        if (self.seconds is None) == (self.steps is None):
+            raise ValueError(f"steps: expected either seconds or steps, got {self.seconds} and {self.steps}")
+        if self.max_context < self.min_context:
+            raise ValueError(f"max_context: expected at least min_context = {self.min_context}, got {self.max_context}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model: expected a multiple of n_heads = {self.n_heads}, got {self.d_model}")
+        if self.final_lr > self.lr:
+            raise ValueError(f"final_lr: expected at most lr = {self.lr}, got {self.final_lr}")
+        if self.prior == "two-bands" and set(net.cardinalities) != {2}:
+            raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
+        return self
+
+    @property
+    def networks(self) -> NetworkPrior:
+        """The distribution over networks that training draws from."""
+        prior: Prior = TwoBands() if self.prior == "two-bands" else Dirichlet(self.alpha)
+        return NetworkPrior(load_network(self.graph), prior)
+
+    def build(self) -> Transformer:
+        """The transformer, its weights still random."""
+        cards = load_network(self.graph).cardinalities
+        config = TransformerConfig(
+            width=len(cards) + 1 + (sum(cards) if self.encoding == "one-hot" else 0),
+            n_outputs=sum(cards),
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            d_head=self.d_model // self.n_heads,
+            d_mlp=self.d_mlp,
+            activation=self.activation,
+            layer_norm=self.layer_norm,
+            mask=self.mask,
+            n_positions=self.max_context if self.positions else 0,
+            log_n=self.log_n,
+        )
+        return Transformer(config).init_weights(make_generator(self.seed, WEIGHTS))

@@ -1,0 +1,333 @@
+"""Training: the loss by hand, resumption to the bit, what is saved and what is refused."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+import bnicl
+from bnicl import training
+from bnicl.recipes import RECIPES, TrainingConfig
+from bnicl.training import CHECKPOINT, TrainedTransformer, load_trained, train
+
+SMALL: dict[str, Any] = {"graph": "general5", "batch": 8, "d_model": 8, "d_mlp": 8, "max_context": 40}
+
+
+def config(**fields: Any) -> TrainingConfig:
+    budget = {} if {"seconds", "recipe"} & set(fields) else {"steps": 12, "records": 4}
+    return TrainingConfig(**{**SMALL, **budget, **fields})
+
+
+def weights(run: TrainedTransformer) -> dict[str, torch.Tensor]:
+    return run.model.state_dict()
+
+
+def same(a: TrainedTransformer, b: TrainedTransformer) -> bool:
+    return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+
+
+# --- the configuration ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_config_round_trips_and_cannot_be_changed(recipe: Any) -> None:
+    made = TrainingConfig(graph="chain7", recipe=recipe, alpha=0.3)
+    assert TrainingConfig.model_validate_json(made.model_dump_json()) == made
+    with pytest.raises(ValidationError, match="frozen"):
+        made.seed = 1
+
+
+def test_the_recipe_of_the_paper_is_the_papers() -> None:
+    made = TrainingConfig(graph="tree7", recipe="paper")
+    model = made.build().config
+    assert (model.n_layers, model.d_model, model.n_heads, model.layer_norm, model.mask) == (4, 256, 8, True, "none")
+    assert (made.steps, made.batch, made.n_tables, made.max_context, made.objective) == (
+        100_000,
+        64,
+        20_000,
+        200,
+        "mle",
+    )
+    assert (made.lr, made.warmup, made.final_lr, made.weight_decay, made.clip) == (3e-4, 2000, 1e-6, 1e-2, 1.0)
+    assert TrainingConfig(graph="tree7", recipe="paper", seconds=60).steps is None  # one's own budget goes first
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"graph": "chain8"}, "network: expected a name .* did you mean"),
+        ({"lr": 2.0}, "lr\n.*less than or equal to 1"),
+        ({"lr": math.nan}, "lr\n.*finite"),
+        ({"steps": 0}, "steps\n.*greater than or equal to 1"),
+        ({"seconds": -1.0}, "seconds\n.*greater than 0"),
+        ({"steps": 5, "seconds": 5.0}, "steps: expected either seconds or steps, got 5.0 and 5"),
+        ({"max_context": 10, "min_context": 20}, "max_context: expected at least min_context = 20, got 10"),
+        ({"d_model": 33, "n_heads": 2}, "d_model: expected a multiple of n_heads = 2, got 33"),
+        ({"final_lr": 0.5}, "final_lr: expected at most lr = 0.01, got 0.5"),
+        ({"graph": "child", "prior": "two-bands"}, "prior: expected 'dirichlet' for a graph with more than two states"),
+        ({"objective": "mse"}, "objective\n.*'true', 'drawn' or 'mle'"),
+        ({"recipe": "slow"}, "recipe\n.*'fast' or 'paper'"),
+        ({"device": "tpu"}, "device\n.*pattern"),
+        ({"layers": 3}, "layers\n.*not permitted"),
+        ({"alpha": 0.0}, "alpha\n.*greater than or equal to 0.000001"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_with_field_and_bound(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**{"graph": "chain5", **fields})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
+def test_cuda_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="device: expected 'cpu', for there is no CUDA on this machine, got 'cuda'"):
+        train(config(device="cuda"))
+
+
+def test_a_name_is_no_config(unchecked_shapes: None) -> None:
+    with pytest.raises(ValueError, match="config: expected a TrainingConfig, got 'chain5'"):
+        train("chain5")  # type: ignore[arg-type]
+
+
+# --- one step -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", ["rows", "prefix", "none"])
+@pytest.mark.parametrize("recipe", [{}, {"encoding": "raw"}])
+def test_packed_queries_are_answered_as_one_at_a_time_and_states_with_counts_as_rows(
+    mask: Any, recipe: dict[str, Any]
+) -> None:
+    packed = train(config(mask=mask, n_queries=3, steps=2, **recipe))
+    listed = TrainedTransformer(packed.model, config(mask=mask, multiset=False, **recipe))
+    rows = bnicl.NetworkPrior(packed.net).sample(4, 43, seed=1).rows
+    context, queries = rows[:, :40], rows[:, 40:]  # 40 rows, 32 states: counted
+    with torch.no_grad():
+        together = packed.outputs(context, queries, [1, 4])
+    for q in range(3):
+        for i, target in enumerate((1, 4)):
+            predicted = packed.read(together[:, q, i], target)
+            assert torch.allclose(predicted, packed.predict_proba(context, queries[:, q], target), atol=1e-6)
+            assert torch.allclose(predicted, listed.predict_proba(context, queries[:, q], target), atol=1e-5)
+
+
+def test_values_from_the_target_on_are_not_read() -> None:
+    run = train(config(steps=2))
+    rows = bnicl.NetworkPrior(run.net).sample(4, 11, seed=1).rows
+    hidden = rows[:, 10].clone()
+    hidden[:, 2:] = bnicl.ABSENT
+    assert torch.equal(run.predict_proba(rows[:, :10], rows[:, 10], 2), run.predict_proba(rows[:, :10], hidden, 2))
+
+
+def test_the_objectives_against_the_definitions() -> None:
+    run = train(config(steps=2, n_queries=2))
+    net, prior = run.net, bnicl.NetworkPrior(run.net)
+    batch = prior.sample(6, 5, seed=2)
+    context, queries, targets = batch.rows[:, :3], batch.rows[:, 3:], [0, 2, 4]
+    examples = training._Examples(context, queries, targets, batch.cpts)
+    outputs = run.outputs(context, queries, targets)
+    sums: dict[Any, list[float]] = {"true": [], "drawn": [], "mle": []}
+    for q in range(2):
+        for m in targets:
+            p = run.predict_proba(context, queries[:, q], m).double()
+            truth = bnicl.conditional(net, batch.cpts, queries[:, q], m)
+            mle = bnicl.MaximumLikelihood(net).predict_proba(context, queries[:, q], m)
+            sums["true"] += (-(truth * p.log()).sum(-1)).tolist()
+            sums["drawn"] += (-p.gather(1, queries[:, q, m, None]).log()).flatten().tolist()
+            sums["mle"] += [value for value in (p - mle).abs().sum(-1).tolist() if not math.isnan(value)]
+    assert 0 < len(sums["mle"]) < len(sums["true"])  # some queries match no row: they do not count
+    for objective, values in sums.items():
+        loss = training._loss(net, objective, outputs, examples).item()
+        assert loss == pytest.approx(sum(values) / len(values), rel=1e-5)
+
+
+def test_each_step_has_new_networks_and_the_same_whenever_it_is_drawn() -> None:
+    stream, again = training._Stream(config()), training._Stream(config())
+    first = [stream.step(i, 0.0) for i in range(3)]
+    late = again.step(2, 0.0)
+    assert torch.equal(late.context, first[2].context)
+    assert torch.equal(late.cpts[2], first[2].cpts[2])
+    tables = torch.cat([examples.cpts[2].flatten() for examples in first])
+    assert len(tables.unique()) == len(tables)
+
+
+def test_a_pool_repeats_its_tables() -> None:
+    stream = training._Stream(config(n_tables=3))
+    tables = torch.cat([stream.step(i, 0.0).cpts[0][:, 0] for i in range(5)])
+    assert len(tables.unique()) == 3
+
+
+def test_the_curriculum_reveals_one_target_after_the_other() -> None:
+    stream = training._Stream(config(curriculum=True))
+    assert [stream.step(0, share).targets[-1] for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.9)] == [0, 1, 2, 3, 4, 4]
+    single = training._Stream(config(one_target=True))
+    assert {tuple(single.step(i, 0.5).targets) for i in range(60)} == {(m,) for m in range(5)}
+
+
+def test_the_length_of_the_context_is_drawn_within_its_bounds() -> None:
+    stream = training._Stream(config(min_context=3, max_context=40))
+    lengths = [stream.step(i, 0.0).context.shape[1] for i in range(200)]
+    assert min(lengths) == 3
+    assert max(lengths) == 40
+    fixed = training._Stream(config(min_context=7, max_context=7))
+    assert {fixed.step(i, 0.0).context.shape[1] for i in range(10)} == {7}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objective": "drawn"},
+        {"objective": "mle", "curriculum": True},
+        {"mask": "causal"},
+        {"mask": "prefix", "positions": True},
+        {"prior": "two-bands"},
+        {"precision": "bfloat16"},
+        {"graph": "asia", "max_context": 300},
+        {"graph": "cancer", "n_tables": 5, "dropout": 0.2, "layer_norm": True, "activation": "gelu"},
+    ],
+)
+def test_every_option_trains_and_answers_with_probability_vectors(fields: dict[str, Any]) -> None:
+    run = train(config(steps=3, **fields))
+    rows = bnicl.NetworkPrior(run.net).sample(3, 31, seed=0).rows
+    for target in range(run.net.n_nodes):
+        p = run.predict_proba(rows[:, :30], rows[:, 30], target)
+        assert torch.allclose(p.sum(-1), torch.ones(3))
+    assert math.isfinite(run.history[-1]["tv"])
+
+
+def test_training_comes_near_the_optimum() -> None:
+    run = train(TrainingConfig(graph="chain5", steps=400, records=4))
+    assert run.history[-1]["regret_bits"] < 0.03
+    assert run.history[0]["regret_bits"] > 3 * run.history[-1]["regret_bits"]
+    table = bnicl.evaluate({"transformer": run, "naive": bnicl.NaiveFrequency((2,) * 5, "marginal")},
+                           run.config.networks, [20], 200).set_index(["predictor", "node"])  # fmt: skip
+    assert table.loc[("transformer", "average"), "tv"] < table.loc[("naive", "average"), "tv"]
+    new = bnicl.generate(run, bnicl.NetworkPrior(run.net).sample(1, 50, seed=3).rows[0], 20)
+    assert tuple(new.shape) == (20, 5)
+
+
+def test_the_recipe_of_the_paper_trains() -> None:
+    run = train(config(recipe="paper", steps=2, batch=4, d_model=16, d_mlp=16, n_tables=50, records=1, max_context=200))
+    assert run.history[-1]["step"] == 2
+    assert run.config.recipe == "paper"
+
+
+# --- runs that are killed, and what they leave ----------------------------------------------------
+
+LOOP = """
+import sys, bnicl, bnicl.training
+bnicl.training._SECONDS_BETWEEN_CHECKPOINTS = 0.0
+config = bnicl.TrainingConfig.model_validate_json(sys.argv[1])
+print("started", flush=True)
+bnicl.train(config, sys.argv[2])
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
+    made = config(steps=600, records=200, n_tables=40, dropout=0.1, layer_norm=True)
+    whole = train(made)
+    process = subprocess.Popen([sys.executable, "-c", LOOP, made.model_dump_json(), str(tmp_path)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / CHECKPOINT).exists() or step_of(tmp_path) < 30:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert 30 <= step_of(tmp_path) < 600
+    resumed = train(made, tmp_path)
+    assert same(resumed, whole)
+    assert [r["loss"] for r in resumed.history] == [r["loss"] for r in whole.history]
+    assert same(load_trained(tmp_path), whole)
+    assert same(train(made, tmp_path), whole)  # a run that has ended is read, not repeated
+    assert TrainingConfig.model_validate_json((tmp_path / "config.json").read_text()) == made
+
+
+def step_of(folder: Path) -> int:
+    return int(training._read(folder / CHECKPOINT)[0]["step"])
+
+
+def test_another_run_is_not_continued(tmp_path: Path) -> None:
+    train(config(), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"expected a folder of this run, got .* whose graph is 'general5', not 'tree5'"
+    ):
+        train(config(graph="tree5"), tmp_path)
+    with pytest.raises(ValueError, match=r"a run whose lr is 0.01, not 0.02"):
+        train(config(lr=0.02), tmp_path)
+
+
+def test_what_is_no_checkpoint_of_this_version_and_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint: expected checkpoint.safetensors in .* got none"):
+        load_trained(tmp_path)
+    train(config(), tmp_path)
+    path = tmp_path / CHECKPOINT
+    about, tensors = training._read(path)[0], load_file(path)
+    save_file(tensors, path, {**about, "format": "bnicl training checkpoint 0"})
+    with pytest.raises(
+        ValueError, match=r"expected 'bnicl training checkpoint 1' in .*, got 'bnicl training checkpoint 0'"
+    ):
+        load_trained(tmp_path)
+    save_file(tensors, path, {**about, "config": config(graph="chain7").model_dump_json()})
+    with pytest.raises(ValueError, match=r"checkpoint: expected W_E of shape \(22, 8\) for chain7, got \(16, 8\)"):
+        load_trained(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="checkpoint: expected a safetensors file, got"):
+        train(config(), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    real, calls = training._loss, []
+
+    def break_down(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        return real(*args) * (math.nan if len(calls) == 8 else 1.0)
+
+    monkeypatch.setattr(training, "_loss", break_down)
+    with pytest.raises(
+        FloatingPointError, match=r"loss: expected a finite number, got nan in step 7; .* last good one"
+    ):
+        train(config(), tmp_path)
+    assert step_of(tmp_path) == 6
+    assert all(bool(value.isfinite().all()) for value in weights(load_trained(tmp_path)).values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    real = os.fsync
+    written: list[int] = []
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 4:  # config.json and two checkpoints fitted
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        train(config(), tmp_path)
+    assert step_of(tmp_path) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, "config.json"]
+    monkeypatch.undo()
+    assert same(train(config(), tmp_path), train(config()))
+
+
+def test_the_clock_ends_a_run() -> None:
+    begin = time.monotonic()
+    run = train(config(seconds=0.5, records=3))
+    assert 0.4 < time.monotonic() - begin < 10
+    assert len(run.history) == 3
+    assert run.history[-1]["seconds"] >= 0.5
