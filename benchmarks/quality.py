@@ -48,7 +48,7 @@ def work(job: dict[str, Any]) -> pd.DataFrame:
     if config.recipe == "paper":  # counts give the same numbers faster, and fewer networks will do
         run = training.TrainedTransformer(run.model, config.model_copy(update={"multiset": True}))
         n_networks = 128
-    rivals = {"transformer": run, "floor": bnicl.PosteriorMean(run.net)}
+    rivals: dict[str, bnicl.Predictor] = {"transformer": run, "floor": bnicl.PosteriorMean(run.net)}
     table = bnicl.evaluate(rivals, config.networks, N_CONTEXTS, n_networks, seed=1000)
     table = table[table["node"] == "average"].set_index(["n_context", "predictor"]).unstack()
     ours = table.xs("transformer", axis=1, level=1)[["regret_bits", "regret_low", "regret_high", "tv"]]
@@ -82,7 +82,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         ("largest regret, N = 5 and 10, after 300 s", *few, "millibits", "at most 1", few[0] <= 1),
         ("largest regret, N = 100, after 60 s", *minute, "millibits", "at most 1", minute[0] <= 1),
         ("regret after 300 s", 1000 * own["regret_bits"], "chain7, N = 100", "millibits", "", ""),
-        ("regret of the paper's recipe after 300 s", 1000 * peer["regret_bits"], "chain7, N = 100", "millibits", "", ""),
+        ("the paper's recipe after 300 s", 1000 * peer["regret_bits"], "chain7, N = 100", "millibits", "", ""),
         ("seconds to a total variation within 10 % of the floor", near, "chain7, N = 100", "s", "", ""),
         ("seconds of the paper's recipe for its warm-up alone", WARM_UP * step, "chain7, extrapolated", "s", "", ""),
         ("the same for its whole schedule", SCHEDULE * step, "chain7, extrapolated", "s", "", ""),

@@ -15,7 +15,7 @@ from bnicl.estimators import (
     baselines,
     count,
 )
-from bnicl.evaluation import evaluate, kl_bits, mode_accuracy, total_variation
+from bnicl.evaluation import evaluate, kl_bits, mode_accuracy, share_of_the_gap, total_variation
 from bnicl.generation import generate
 from bnicl.networks import (
     BayesianNetwork,
@@ -68,6 +68,7 @@ __all__ = [
     "mode_accuracy",
     "network_names",
     "random_dag",
+    "share_of_the_gap",
     "total_variation",
     "train",
 ]

@@ -149,20 +149,78 @@ def bootstrap_interval(
 ) -> tuple[Float[Tensor, "*rows measures"], Float[Tensor, "*rows measures"]]:
     """The 95 % percentile bootstrap interval of means over `sample`; every row has the same resamples.
 
-    A resample is a vector of multinomial weights, so that all means are one matrix product.
-
     >>> low, high = bootstrap_interval(torch.tensor([[0.0], [1.0]]).double())
     >>> low, high
     (tensor([0.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
     """
+    low, high = _middle(_resampled_means(values, seed, n_resamples))
+    endless = values.isinf().any(-2)  # 0 x infinity is no number
+    return low.masked_fill(endless, torch.inf), high.masked_fill(endless, torch.inf)
+
+
+def _resampled_means(values: Tensor, seed: Seed, n_resamples: int = 1000) -> Tensor:
+    """Means of bootstrap resamples, [..., n_resamples, measures]: multinomial weights, one matrix product."""
     n = values.shape[-2]
     generator = make_generator(seed if isinstance(seed, int) else 0, 1)
     drawn = torch.randint(n, (n_resamples, n), generator=generator)
     weights = torch.zeros(n_resamples, n, dtype=values.dtype).scatter_add_(1, drawn, torch.ones_like(drawn).to(values))
-    means = weights / n @ values
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype), dim=-2)
-    endless = values.isinf().any(-2)  # 0 x infinity is no number
-    return low.masked_fill(endless, torch.inf), high.masked_fill(endless, torch.inf)
+    return weights / n @ values
+
+
+def _middle(resampled: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype), dim=-2)
+    return low, high
+
+
+def share_of_the_gap(
+    predictors: Mapping[str, Predictor],
+    networks: NetworkPrior,
+    n_contexts: Sequence[int] = N_CONTEXTS,
+    n_networks: int = 256,
+    seed: Seed = 0,
+) -> pd.DataFrame:
+    """Whose curve a predictor follows: 0 is that of the in-context MLE, 1 that of the posterior mean.
+
+    With q the prediction, f the MLE and p* the posterior mean, the least-squares fit of q = f + s (p* - f) over
+    all queries whose MLE is defined, and all nodes:
+
+        s = sum <q - f, p* - f> / sum |p* - f|^2
+
+    Returns a table with one row for each predictor and n_context: `share` with the bounds `share_low` and
+    `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of q - f - s (p* - f),
+    a probability. Raises ValueError for a prior other than Dirichlet.
+
+    >>> from bnicl import MaximumLikelihood, load_network
+    >>> prior = NetworkPrior(load_network("chain5"))
+    >>> share_of_the_gap({"MLE": MaximumLikelihood(prior.net)}, prior, [5], n_networks=8)["share"].tolist()
+    [0.0]
+    """
+    import pandas as pd
+
+    net = networks.net
+    if not isinstance(networks.prior, Dirichlet):
+        raise ValueError(f"networks: expected a Dirichlet prior, whose posterior mean is known, got {networks.prior!r}")
+    mle, mean = MaximumLikelihood(net, "nan"), PosteriorMean(net, networks.prior.alpha)
+    batch = networks.sample(check_count("n_networks", n_networks), max(n_contexts) + 1, seed)
+    query, records = batch.rows[:, -1], []
+    for n in n_contexts:
+        context = batch.rows[:, :n]
+        sums = {name: torch.zeros(n_networks, 4, dtype=torch.float64) for name in predictors}
+        for target in range(net.n_nodes):
+            f = mle.predict_proba(context, query, target)
+            gap = mean.predict_proba(context, query, target) - f
+            for name, predictor in predictors.items():
+                off = predictor.predict_proba(context, query, target).double() - f
+                products = torch.stack([(off * gap).sum(-1), (gap * gap).sum(-1), (off * off).sum(-1)], dim=-1)
+                defined = ~products.isnan().any(-1, keepdim=True)
+                sums[name] += torch.cat([products.nan_to_num(0.0), torch.ones_like(defined).double()], -1) * defined
+        for name, own in sums.items():
+            of_gap, gaps, offs, queries = own.sum(0).tolist()
+            resampled = _resampled_means(own, seed)
+            low, high = _middle(resampled[:, :1] / resampled[:, 1:2])
+            off_the_line = max(0.0, offs - of_gap**2 / gaps) / queries
+            records.append((name, n, of_gap / gaps, low.item(), high.item(), off_the_line**0.5))
+    return pd.DataFrame(records, columns=["predictor", "n_context", "share", "share_low", "share_high", "off_the_line"])
 
 
 def _check_prediction(name: str, predicted: Tensor, shape: torch.Size) -> None:

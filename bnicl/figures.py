@@ -211,3 +211,113 @@ def per_node(table: pd.DataFrame, predictors: Sequence[str], measure: str = "tv"
         ax.tick_params(axis="x", labelrotation=0)
     figure.colorbar(axes[0, 0].collections[0], ax=axes, label=MEASURES.get(measure, measure), shrink=0.6)
     return figure
+
+
+def training(history: Sequence[dict[str, float]]) -> Figure:
+    """A run's loss, and its total variation to the truth with the floor below it, against the seconds."""
+    table = pd.DataFrame(history)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
+    sns.lineplot(table, x="seconds", y="loss", color=PALETTE["transformer"], ax=left)
+    left.set(xlabel="seconds of training", ylabel="loss")
+    for column, name in (("tv", "transformer"), ("tv_floor", "posterior mean")):
+        sns.lineplot(table, x="seconds", y=column, color=PALETTE[name], label=name, ax=right)
+    right.set(xlabel="seconds of training", ylabel=MEASURES["tv"], ylim=(0, None))
+    right.legend()
+    sns.despine(figure)
+    return figure
+
+
+def four_panels(table: pd.DataFrame) -> Figure:
+    """The paper's figure of one graph: a panel of curves by node for each of three, and the averages with the floor."""
+    figure, axes = plt.subplots(2, 2, figsize=(8.6, 6.2), sharex=True, sharey=True, layout="constrained")
+    nodes = [node for node in table["node"].unique() if node != AVERAGE]
+    shades = dict(zip(nodes, sns.color_palette("viridis", len(nodes)).as_hex(), strict=True))
+    for ax, name in zip(axes.flat, ("transformer", "MLE", "naive"), strict=False):
+        own = table[(table["predictor"] == name) & (table["node"] != AVERAGE)]
+        sns.lineplot(own, x="n_context", y="tv", hue="node", palette=shades, errorbar="sd", ax=ax, legend=name == "MLE")
+        ax.set(title=name)
+    average = table[table["node"] == AVERAGE]
+    shown = ["naive", "MLE", "posterior mean", "transformer"]
+    sns.lineplot(
+        average[average["predictor"].isin(shown)], x="n_context", y="tv", hue="predictor", style="predictor",
+        hue_order=shown, style_order=shown, palette=PALETTE, markers=MARKERS, dashes=False, errorbar="sd",
+        ax=axes[1, 1],
+    )  # fmt: skip
+    axes[1, 1].set(title="average over the nodes")
+    for ax in axes.flat:
+        plain_log_axis(ax)
+        ax.set(xlabel="rows in the context", ylabel=MEASURES["tv"], ylim=(0, None))
+        if ax.get_legend() is not None:
+            ax.legend(title=None, ncols=2 if ax is axes[0, 1] and len(nodes) > 5 else 1, fontsize="small")
+    sns.despine(figure)
+    return figure
+
+
+def regret_by_graph(table: pd.DataFrame, columns: str = "graph") -> sns.FacetGrid:
+    """Regret in millibits against the rows of the context, a panel for each graph; mean and standard deviation."""
+    millibits = table[table["node"] == AVERAGE].assign(millibits=lambda t: 1000 * t["regret_bits"])
+    grid = sns.relplot(
+        millibits, x="n_context", y="millibits", hue="variant", style="variant", col=columns, col_wrap=3, kind="line",
+        markers=True, dashes=False, errorbar="sd", palette="colorblind", height=2.5, aspect=1.1,
+    )  # fmt: skip
+    grid.set(xscale="log", ylim=(0, None))
+    grid.set_titles("{col_name}")
+    for ax in grid.axes.flat:
+        plain_log_axis(ax)
+    grid.set_axis_labels("rows in the context", "regret (millibits)")
+    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
+    return grid
+
+
+def accuracy(table: pd.DataFrame, columns: str = "panel") -> sns.FacetGrid:
+    """Mode accuracy against the rows of the context beside that of someone who knows the tables (dashed)."""
+    shown = ["naive", "MLE", "transformer"]
+    own = table[table["predictor"].isin(shown)]
+    grid = sns.relplot(
+        own, x="n_context", y="mode_accuracy", hue="predictor", style="predictor", hue_order=shown, style_order=shown,
+        col=columns, col_wrap=3, kind="line", palette={name: PALETTE[name] for name in shown},
+        markers={name: MARKERS[name] for name in shown}, dashes=False, errorbar="sd", height=2.7, aspect=1.1,
+    )  # fmt: skip
+    for name, ax in grid.axes_dict.items():
+        optimal = own[own[columns] == name].groupby("n_context")["optimal_accuracy"].mean()
+        ax.plot(optimal.index, optimal, color="#444", linestyle="--", linewidth=1.2)
+        plain_log_axis(ax)
+    grid.set_titles("{col_name}")
+    grid.set_axis_labels("rows in the context", MEASURES["mode_accuracy"])
+    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
+    return grid
+
+
+def five_rows(table: pd.DataFrame) -> Axes:
+    """Mean predictions, a column each, against the number k of rows in state 1."""
+    names = [name for name in table if name != "k"]
+    styles = dict(zip(names, ("P", "X", "v", "D", "o"), strict=False))
+    means = table.groupby("k")[names].mean().reset_index().melt("k", var_name="predictor", value_name="p")
+    ax = plt.subplots(figsize=(6.4, 3.6))[1]
+    sns.lineplot(
+        means, x="k", y="p", hue="predictor", style="predictor", markers=styles, dashes=False,
+        palette=[PALETTE.get(name, _COLORS[i]) for name, i in zip(names, (3, 6, 8, 2, 0), strict=False)], ax=ax,
+    )  # fmt: skip
+    ax.set(xlabel="rows in state 1, of five", ylabel="predicted probability of state 1", ylim=(-0.03, 1.03))
+    ax.legend(title=None)
+    sns.despine(ax=ax)
+    return ax
+
+
+def shares_of_the_gap(table: pd.DataFrame) -> sns.FacetGrid:
+    """The share of the gap between MLE (0) and posterior mean (1) against the rows of the context."""
+    names = list(table["predictor"].unique())
+    grid = sns.relplot(
+        table, x="n_context", y="share", hue="predictor", style="predictor", col="panel", col_wrap=2, kind="line",
+        palette=[_COLORS[i] for i in (3, 6, 8)][: len(names)], markers=True, dashes=False, errorbar="sd",
+        height=2.7, aspect=1.4,
+    )  # fmt: skip
+    for ax in grid.axes.flat:
+        for level, name in ((0, "MLE"), (1, "posterior mean")):
+            ax.axhline(level, color=PALETTE[name], linewidth=1, linestyle=":")
+        plain_log_axis(ax)
+        ax.set(ylim=(-0.6, 1.6))
+    grid.set_titles("{col_name}")
+    grid.set_axis_labels("rows in the context", "share of the gap")
+    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
+    return grid

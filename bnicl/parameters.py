@@ -25,6 +25,8 @@ from pydantic import (
 
 from bnicl.estimators import Unmatched
 from bnicl.networks import check_source, load_network
+from bnicl.recipes import PriorName, Recipe
+from bnicl.transformer import Mask
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,6 +113,9 @@ TYPES: dict[str, Any] = {
     "ContextSizes": ContextSizes,
     "ResultsName": ResultsName,
     "Unmatched": Unmatched,
+    "Recipe": Recipe,
+    "PriorName": PriorName,
+    "Mask": Mask,
 }
 _ADAPTERS = {name: TypeAdapter(annotation) for name, annotation in TYPES.items()}
 

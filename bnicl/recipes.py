@@ -20,6 +20,8 @@ from bnicl.sampling import NetworkPrior
 from bnicl.transformer import Mask, Transformer, TransformerConfig
 
 Objective = Literal["true", "drawn", "mle"]
+Recipe = Literal["fast", "paper"]
+PriorName = Literal["dirichlet", "two-bands"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"seconds": 120.0},
     "paper": {
@@ -47,19 +49,19 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     graph: str  # any source of `load_network`; only its graph is used
-    recipe: Literal["fast", "paper"] = "fast"
+    recipe: Recipe = "fast"
     seed: NonNegativeInt = 0
     # One of the two. With steps the same config gives the same weights; with seconds the clock sets the pace.
     seconds: Annotated[float, Field(gt=0, le=1e7)] | None = None
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
     # the data
-    prior: Literal["dirichlet", "two-bands"] = "dirichlet"  # of the tables' rows
+    prior: PriorName = "dirichlet"  # of the tables' rows
     alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
     n_tables: PositiveInt | None = None  # networks in the pool; None: new ones in each batch
     min_context: PositiveInt = 1  # rows of a context: N is drawn from these bounds in each step, log N being
     max_context: PositiveInt = 512  # the range's share u^short_contexts for a uniform u
-    short_contexts: Annotated[float, Field(gt=0, le=10)] = 0.6
+    short_contexts: Annotated[float, Field(gt=0, le=10)] = 0.4
     batch: PositiveInt = 128  # contexts in a step
     n_queries: PositiveInt = 1  # rows of each context's network that are asked about
     one_target: bool = False  # one drawn target a step instead of all

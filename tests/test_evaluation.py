@@ -135,3 +135,30 @@ def test_a_prior_without_closed_form_has_no_regret_to_report() -> None:
     table = bnicl.evaluate({"mean": bnicl.PosteriorMean(net)}, bands, [5], 20)
     assert table["regret_bits"].isna().all()
     assert table["tv"].notna().all()
+
+
+class Between:
+    """A given share of the way from the MLE to the posterior mean, uniform where there is no MLE."""
+
+    name = "between"
+
+    def __init__(self, net: bnicl.BayesianNetwork, share: float) -> None:
+        self.mle, self.mean, self.share = bnicl.MaximumLikelihood(net, "uniform"), bnicl.PosteriorMean(net), share
+
+    def predict_proba(self, context: Tensor, query: Tensor, target: int) -> Tensor:
+        f, p = (e.predict_proba(context, query, target) for e in (self.mle, self.mean))
+        return (1 - self.share) * f + self.share * p
+
+
+def test_the_share_of_the_gap_is_found() -> None:
+    prior = bnicl.NetworkPrior(bnicl.load_network("general5"))
+    table = bnicl.share_of_the_gap({str(s): Between(prior.net, s) for s in (0, 0.3, 1)}, prior, [1, 10], 100)
+    assert table["share"].tolist() == pytest.approx([0, 0.3, 1, 0, 0.3, 1])
+    assert table["share_low"].tolist() == pytest.approx(table["share_high"].tolist())
+    assert table["off_the_line"].max() < 1e-6
+    other = bnicl.share_of_the_gap({"other": bnicl.PosteriorMean(prior.net, 5)}, prior, [10], 100).iloc[0]
+    assert other["share_low"] < other["share"] < other["share_high"]
+    assert other["share"] > 1
+    assert other["off_the_line"] > 0.01
+    with pytest.raises(ValueError, match="networks: expected a Dirichlet prior"):
+        bnicl.share_of_the_gap({"mean": Between(prior.net, 1)}, bnicl.NetworkPrior(prior.net, bnicl.TwoBands()))
