@@ -187,8 +187,9 @@ def share_of_the_gap(
         s = sum <q - f, p* - f> / sum |p* - f|^2
 
     Returns a table with one row for each predictor and n_context: `share` with the bounds `share_low` and
-    `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of q - f - s (p* - f),
-    a probability. Raises ValueError for a prior other than Dirichlet.
+    `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of |q - f - s (p* - f)|. The
+    share is NaN where f and p* are the same in all queries. Raises ValueError for a prior other than Dirichlet and for
+    predictions that are no probability vectors.
 
     >>> from bnicl import MaximumLikelihood, load_network
     >>> prior = NetworkPrior(load_network("chain5"))
@@ -200,6 +201,9 @@ def share_of_the_gap(
     net = networks.net
     if not isinstance(networks.prior, Dirichlet):
         raise ValueError(f"networks: expected a Dirichlet prior, whose posterior mean is known, got {networks.prior!r}")
+    if not predictors or not n_contexts:
+        raise ValueError(f"predictors, n_contexts: expected at least one each, got {predictors!r} and {n_contexts!r}")
+    n_contexts = [check_count("n_contexts", n) for n in n_contexts]
     mle, mean = MaximumLikelihood(net, "nan"), PosteriorMean(net, networks.prior.alpha)
     batch = networks.sample(check_count("n_networks", n_networks), max(n_contexts) + 1, seed)
     query, records = batch.rows[:, -1], []
@@ -210,7 +214,11 @@ def share_of_the_gap(
             f = mle.predict_proba(context, query, target)
             gap = mean.predict_proba(context, query, target) - f
             for name, predictor in predictors.items():
-                off = predictor.predict_proba(context, query, target).double() - f
+                predicted = predictor.predict_proba(context, query, target)
+                _check_prediction(name, predicted, f.shape)
+                if bool((predicted.isnan() & ~f.isnan()).any()):
+                    raise ValueError(f"predictor {name!r}: expected a prediction where the MLE is defined, got NaN")
+                off = predicted.double() - f
                 products = torch.stack([(off * gap).sum(-1), (gap * gap).sum(-1), (off * off).sum(-1)], dim=-1)
                 defined = ~products.isnan().any(-1, keepdim=True)
                 sums[name] += torch.cat([products.nan_to_num(0.0), torch.ones_like(defined).double()], -1) * defined
@@ -218,8 +226,9 @@ def share_of_the_gap(
             of_gap, gaps, offs, queries = own.sum(0).tolist()
             resampled = _resampled_means(own, seed)
             low, high = _middle(resampled[:, :1] / resampled[:, 1:2])
-            off_the_line = max(0.0, offs - of_gap**2 / gaps) / queries
-            records.append((name, n, of_gap / gaps, low.item(), high.item(), off_the_line**0.5))
+            share = of_gap / gaps if gaps else float("nan")
+            off_the_line = max(0.0, offs - share * of_gap) / max(1.0, queries)
+            records.append((name, n, share, low.item(), high.item(), off_the_line**0.5))
     return pd.DataFrame(records, columns=["predictor", "n_context", "share", "share_low", "share_high", "off_the_line"])
 
 

@@ -296,7 +296,7 @@ def five_rows(table: pd.DataFrame) -> Axes:
     ax = plt.subplots(figsize=(6.4, 3.6))[1]
     sns.lineplot(
         means, x="k", y="p", hue="predictor", style="predictor", markers=styles, dashes=False,
-        palette=[PALETTE.get(name, _COLORS[i]) for name, i in zip(names, (3, 6, 8, 2, 0), strict=False)], ax=ax,
+        palette=[PALETTE.get(name, _COLORS[i]) for name, i in zip(names, (3, 9, 4, 2, 0), strict=False)], ax=ax,
     )  # fmt: skip
     ax.set(xlabel="rows in state 1, of five", ylabel="predicted probability of state 1", ylim=(-0.03, 1.03))
     ax.legend(title=None)
@@ -309,7 +309,7 @@ def shares_of_the_gap(table: pd.DataFrame) -> sns.FacetGrid:
     names = list(table["predictor"].unique())
     grid = sns.relplot(
         table, x="n_context", y="share", hue="predictor", style="predictor", col="panel", col_wrap=2, kind="line",
-        palette=[_COLORS[i] for i in (3, 6, 8)][: len(names)], markers=True, dashes=False, errorbar="sd",
+        palette=[_COLORS[i] for i in (3, 9, 4)][: len(names)], markers=True, dashes=False, errorbar="sd",
         height=2.7, aspect=1.4,
     )  # fmt: skip
     for ax in grid.axes.flat:

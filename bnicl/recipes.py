@@ -51,7 +51,7 @@ class TrainingConfig(BaseModel):
     graph: str  # any source of `load_network`; only its graph is used
     recipe: Recipe = "fast"
     seed: NonNegativeInt = 0
-    # One of the two. With steps the same config gives the same weights; with seconds the clock sets the pace.
+    # One of the two. With steps the same config gives the same weights (on one machine); with seconds the clock rules.
     seconds: Annotated[float, Field(gt=0, le=1e7)] | None = None
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
@@ -59,9 +59,10 @@ class TrainingConfig(BaseModel):
     prior: PriorName = "dirichlet"  # of the tables' rows
     alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
     n_tables: PositiveInt | None = None  # networks in the pool; None: new ones in each batch
-    min_context: PositiveInt = 1  # rows of a context: N is drawn from these bounds in each step, log N being
-    max_context: PositiveInt = 512  # the range's share u^short_contexts for a uniform u
-    short_contexts: Annotated[float, Field(gt=0, le=10)] = 0.4
+    # rows of a context: log N = log min + u^short_contexts (log max - log min), with u uniform on [0, 1] in each step
+    min_context: PositiveInt = 1
+    max_context: PositiveInt = 512
+    short_contexts: Annotated[float, Field(gt=0, le=10)] = 0.4  # 1: log-uniform; less: fewer short contexts
     batch: PositiveInt = 128  # contexts in a step
     n_queries: PositiveInt = 1  # rows of each context's network that are asked about
     one_target: bool = False  # one drawn target a step instead of all
@@ -98,7 +99,7 @@ class TrainingConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_the_recipe(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or given.get("recipe", "fast") not in RECIPES:
+        if not isinstance(given, Mapping) or given.get("recipe", "fast") not in list(RECIPES):
             return given
         defaults = RECIPES[given.get("recipe", "fast")]
         budget = given.get("seconds") is not None or given.get("steps") is not None
@@ -115,6 +116,8 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"d_model: expected a multiple of n_heads = {self.n_heads}, got {self.d_model}")
         if self.final_lr > self.lr:
             raise ValueError(f"final_lr: expected at most lr = {self.lr}, got {self.final_lr}")
+        if self.dropout and self.multiset:
+            raise ValueError("multiset: expected False with dropout, which treats equal rows differently, got True")
         if self.prior == "two-bands" and set(net.cardinalities) != {2}:
             raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
         return self

@@ -2,8 +2,8 @@
 
 A step draws networks, a context of N rows and a few queries from each, and moves the weights against the
 gradient of the loss. `recipes` says what it depends on.
-A context is a multiset of rows: where all joint states of the network are fewer than two per context row, the
-fast recipe reads each state once, with its count. The numbers are the same (see `transformer`).
+A context is a multiset of rows. With `multiset`, and where the network has at most twice as many joint states as
+the context has rows, each state is read once, with its count. The numbers are the same (see `transformer`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,10 +42,10 @@ from bnicl.transformer import Hook, InContextTransformer, Transformer
 class TrainedTransformer(InContextTransformer):
     """A transformer with trained weights, as a predictor.
 
-    config: what it was trained with. history: one record for each of `config.records` parts of the run, with
-    the step, the seconds so far, the mean loss since the last record, and on held-out networks with N rows (100,
-    or max_context if that is less) the mean total variation to the truth, that of the posterior mean and the
-    regret in bits (NaN where the posterior mean has no closed form).
+    config: what it was trained with. history: about `config.records` records, evenly spread over the run, the last at
+    its end: the step, the seconds so far, the mean loss since the last record, and on 64 held-out networks with N
+    rows (100, or what is nearest to that in training) the mean total variation to the truth, that of the posterior
+    mean and the regret in bits (both NaN where the posterior mean has no closed form).
     """
 
     def __init__(self, model: Transformer, config: TrainingConfig, history: Sequence[Mapping[str, float]] = ()) -> None:
@@ -71,6 +71,11 @@ class TrainedTransformer(InContextTransformer):
             ]
         return self.read(torch.cat(parts)[:, 0, 0], target).to(context.device)
 
+    def conditioned(self, context: Int64[Tensor, "n nodes"]) -> Callable[[Query, int], Probabilities]:
+        """As for any transformer, on the device of the weights."""
+        answer = super().conditioned(context.to(self.device))
+        return lambda query, target: answer(query.to(self.device), target).to(context.device)
+
     def outputs(
         self,
         context: Context,
@@ -84,7 +89,9 @@ class TrainedTransformer(InContextTransformer):
         rows, counts = _multiset(context, cards) if self._counted(context.shape[1]) else (context, None)
         columns = context_columns(rows, cards, self.dtype, encoding)
         if self.config.mask != "none":
-            return self.model.answer(self.model.remember(columns, counts), asked, hook).unflatten(1, (-1, len(targets)))
+            return self.model.answer(self.model.remember(columns, counts, hook), asked, hook).unflatten(
+                1, (-1, len(targets))
+            )
         batch, n, _ = asked.shape  # each query is a sequence of its own
         repeated = columns.expand(batch, -1, -1).repeat_interleave(n, 0)
         counts = None if counts is None else counts.repeat_interleave(n, 0)
@@ -151,7 +158,7 @@ class _Stream:
         return Batch(cpts, sample_rows(self.net, cpts, n, generator))
 
     def held_out(self) -> _Examples:
-        n = min(100, self.config.max_context)
+        n = min(max(100, self.config.min_context), self.config.max_context)
         batch = self.networks.sample(64, n + 1, self._generator(HELD_OUT))
         return _Examples(batch.rows[:, :n], batch.rows[:, n:], list(range(self.net.n_nodes)), batch.cpts)
 
@@ -197,17 +204,30 @@ CHECKPOINT = "checkpoint.safetensors"
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
-def _save(out: Path, run: TrainedTransformer, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+class _State(NamedTuple):
+    """How far a run is: steps, seconds, and the sum and number of the losses since the last record."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    losses: int = 0
+
+
+def _save(out: Path, run: TrainedTransformer, optimizer: torch.optim.Optimizer, state: _State) -> None:
     """Replaces the checkpoint in one move: a full disk or a lost process leaves the one before."""
     from safetensors.torch import save
 
     tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
     for name, weight in run.model.named_parameters():
-        tensors |= {f"optimizer.{key}.{name}": value for key, value in optimizer.state.get(weight, {}).items()}
-    about = {"format": _FORMAT, "config": run.config.model_dump_json(), "history": json.dumps(run.history),
-             "step": str(step), "seconds": repr(seconds)}  # fmt: skip
-    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about)
-    _write(out / CHECKPOINT, content)
+        tensors |= {f"optimizer.{key}.{name}": value for key, value in optimizer.state[weight].items()}
+    about = {"format": _FORMAT, "config": run.config.model_dump_json(), "network": _graph(run.net),
+             "history": json.dumps(run.history), "state": json.dumps(state)}  # fmt: skip
+    _write(out / CHECKPOINT, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about))
+
+
+def _graph(net: BayesianNetwork) -> str:
+    """What a file that the config names must still say."""
+    return json.dumps([net.names, net.parents, net.cardinalities])
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -241,7 +261,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def load_trained(out: str | os.PathLike[str]) -> TrainedTransformer:
     """The transformer whose training left its checkpoint in the folder `out`, on the CPU.
 
-    Raises ValueError where there is no checkpoint, or one of another version or of another network.
+    Raises ValueError where there is no checkpoint, or one of another version or of another network (its .bif file
+    has changed since).
     """
     path = Path(out) / CHECKPOINT
     if not path.is_file():
@@ -249,11 +270,16 @@ def load_trained(out: str | os.PathLike[str]) -> TrainedTransformer:
     about, tensors = _read(path)
     config = TrainingConfig.model_validate_json(about["config"])
     run = TrainedTransformer(config.build(), config, json.loads(about["history"]))
-    _restore(path, run, tensors)
+    _restore(path, run, about, tensors)
     return run
 
 
-def _restore(path: Path, run: TrainedTransformer, tensors: Mapping[str, Tensor]) -> None:
+def _restore(path: Path, run: TrainedTransformer, about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    if about.get("network") != _graph(run.net):
+        raise ValueError(
+            f"checkpoint: expected the network {run.config.graph}, {_graph(run.net)}, got {about.get('network')} "
+            f"in {path}"
+        )
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     expected = {name: tuple(value.shape) for name, value in run.model.state_dict().items()}
     got = {name: tuple(value.shape) for name, value in weights.items()}
@@ -290,6 +316,8 @@ def train(
 
     if not isinstance(config, TrainingConfig):
         raise ValueError(f"config: expected a TrainingConfig, got {config!r}")
+    if config.device != "cpu" and torch.device(config.device).index not in (None, *range(torch.cuda.device_count())):
+        raise ValueError(f"device: expected one of {torch.cuda.device_count()} CUDA devices, got {config.device!r}")
     if config.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device: expected 'cpu', for there is no CUDA on this machine, got {config.device!r}")
     model = config.build().to(config.device)
@@ -298,15 +326,16 @@ def train(
         model.parameters(), lr=config.lr, betas=(0.9, config.beta_2), weight_decay=config.weight_decay, fused=True
     )
     folder = None if out is None else Path(out)
-    step, before = (0, 0.0) if folder is None else _resume(folder, run, optimizer)
+    state = _State() if folder is None else _resume(folder, run, optimizer)
     stream, net = _Stream(config), run.net
     held_out = stream.held_out()
-    begin, saved, losses = time.perf_counter() - before, before, []
+    begin, saved, share = time.perf_counter() - state.seconds, state.seconds, _share(config, state)
 
-    bar = tqdm(total=1.0, initial=_share(config, step, before), disable=None if progress else True,
+    bar = tqdm(total=1.0, initial=share, disable=None if progress else True,
                bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}", desc=f"training {config.graph}")  # fmt: skip
     with bar:
-        while (share := _share(config, step, seconds := time.perf_counter() - begin)) < 1:
+        while share < 1:
+            step = state.step
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(config, step, share)
             examples = stream.step(step, share)
@@ -317,33 +346,35 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1] + norm.item()):
-                kept = (
-                    f"; {folder / CHECKPOINT} is the last good one" if folder and (folder / CHECKPOINT).exists() else ""
-                )
-                raise FloatingPointError(f"loss: expected a finite number, got {losses[-1]} in step {step}{kept}")
+            _check_finite(step, folder, loss=loss.item(), gradient=norm.item())
             optimizer.step()
-            step += 1
-            seconds = time.perf_counter() - begin
-            share = _share(config, step, seconds)
-            if share < (len(run.history) + 1) / config.records:
-                continue
-            run.history.append(_record(run, held_out, step, seconds, sum(losses) / len(losses)))
-            losses = []
-            bar.update(share - bar.n)
-            bar.set_postfix_str(
-                f"loss {run.history[-1]['loss']:.3f}, regret {1000 * run.history[-1]['regret_bits']:.2f} mbit"
-            )
-            if folder and (share >= 1 or seconds - saved > _SECONDS_BETWEEN_CHECKPOINTS):
-                _save(folder, run, optimizer, step, seconds)
-                saved = seconds
+            state = _State(step + 1, time.perf_counter() - begin, state.loss + loss.item(), state.losses + 1)
+            share = _share(config, state)
+            if share >= (len(run.history) + 1) / config.records or share >= 1:
+                record = _record(run, held_out, state)
+                _check_finite(step, folder, **{"total variation": record["tv"]})
+                run.history.append(record)
+                state = _State(state.step, state.seconds)
+                bar.update(share - bar.n)
+                bar.set_postfix_str(f"loss {record['loss']:.3f}, regret {1000 * record['regret_bits']:.2f} mbit")
+            if folder and (share >= 1 or state.seconds - saved > _SECONDS_BETWEEN_CHECKPOINTS):
+                _save(folder, run, optimizer, state)
+                saved = state.seconds
     return run
 
 
-def _share(config: TrainingConfig, step: int, seconds: float) -> float:
+def _check_finite(step: int, folder: Path | None, **measured: float) -> None:
+    """Raises FloatingPointError for a number that is not finite."""
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            kept = folder is not None and (folder / CHECKPOINT).exists()
+            hint = f"; {folder}/{CHECKPOINT} is the last good checkpoint" if kept else ""
+            raise FloatingPointError(f"{name}: expected a finite number, got {value} in step {step}{hint}")
+
+
+def _share(config: TrainingConfig, state: _State) -> float:
     """How much of the run is done."""
-    done = seconds / config.seconds if config.seconds is not None else step / (config.steps or 1)
+    done = state.seconds / config.seconds if config.seconds is not None else state.step / (config.steps or 1)
     return min(1.0, done)
 
 
@@ -352,7 +383,7 @@ def _learning_rate(config: TrainingConfig, step: int, share: float) -> float:
     return cosine * min(1.0, (step + 1) / max(1, config.warmup))
 
 
-def _record(run: TrainedTransformer, held_out: _Examples, step: int, seconds: float, loss: float) -> dict[str, float]:
+def _record(run: TrainedTransformer, held_out: _Examples, state: _State) -> dict[str, float]:
     """A record of the history; see `TrainedTransformer`."""
     context, queries, targets, cpts = held_out
     with torch.no_grad():
@@ -365,39 +396,31 @@ def _record(run: TrainedTransformer, held_out: _Examples, step: int, seconds: fl
         regret.append(kl_bits(best, predicted))
         tv.append(total_variation(truth, predicted))
         floor.append(total_variation(truth, best))
-    means = [torch.stack(values).mean().item() for values in (regret, tv, floor)]
-    if not math.isfinite(means[1]):
-        raise FloatingPointError(f"weights: expected finite predictions, got {means[1]} after step {step}")
-    return {
-        "step": step,
-        "seconds": seconds,
-        "loss": loss,
-        "regret_bits": means[0],
-        "tv": means[1],
-        "tv_floor": means[2],
-    }
+    regret_bits, to_truth, of_best = (torch.stack(values).mean().item() for values in (regret, tv, floor))
+    about = {"step": state.step, "seconds": state.seconds, "loss": state.loss / max(1, state.losses)}
+    return {**about, "regret_bits": regret_bits, "tv": to_truth, "tv_floor": of_best}
 
 
-def _resume(folder: Path, run: TrainedTransformer, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    """Steps and seconds done so far; weights and the optimiser's state are read from the folder, if they are there."""
-    path, config = folder / CHECKPOINT, run.config
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "config.json", config.model_dump_json(indent=2).encode())
-        return 0, 0.0
-    about, tensors = _read(path)
-    there, here = json.loads(about["config"]), json.loads(config.model_dump_json())
-    if there != here:
+def _resume(folder: Path, run: TrainedTransformer, optimizer: torch.optim.Optimizer) -> _State:
+    """How far the run of this folder is; weights and the optimiser's state are read, if they are there."""
+    path, written = folder / CHECKPOINT, folder / "config.json"
+    here = json.loads(run.config.model_dump_json())
+    if written.is_file() and (there := json.loads(written.read_text())) != here:
         name = next(key for key in {**here, **there} if there.get(key) != here.get(key))
         raise ValueError(
             f"out: expected a folder of this run, got {str(folder)!r} with a run whose {name} is {there.get(name)!r}, "
             f"not {here.get(name)!r}"
         )
-    _restore(path, run, tensors)
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(written, json.dumps(here, indent=2).encode())
+        return _State()
+    about, tensors = _read(path)
+    _restore(path, run, about, tensors)
     for name, weight in run.model.named_parameters():
-        prefix, suffix = "optimizer.", "." + name
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            if (value := tensors.get(f"{prefix}{key}{suffix}")) is not None:
-                optimizer.state[weight][key] = value.to(run.device)
+        own = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if any(value is None for value in own.values()):
+            raise ValueError(f"checkpoint: expected the optimiser's state of {name} in {path}, got none")
+        optimizer.state[weight] = {key: value.to(run.device) for key, value in own.items() if value is not None}
     run.history = json.loads(about["history"])
-    return int(about["step"]), float(about["seconds"])
+    return _State(*json.loads(about["state"]))

@@ -217,7 +217,7 @@ class Transformer(nn.Module):
         self.W_U = nn.Parameter(torch.zeros(config.d_model, config.n_outputs))
 
     def init_weights(self, generator: torch.Generator) -> Transformer:
-        """Random weights: normal with variance 1 / fan-in, and W_Q smaller by sqrt(d_head); biases zero, tau 1/2."""
+        """Random weights: normal with variance 1 / rows, and W_Q smaller by sqrt(d_head); biases zero, tau 1/2."""
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 last = name.rsplit(".", 1)[-1]
@@ -283,7 +283,9 @@ class Transformer(nn.Module):
 
         return self(columns, keep), cache
 
-    def remember(self, context: Float[Tensor, "batch n width"], counts: Tensor | None = None) -> Memory:
+    def remember(
+        self, context: Float[Tensor, "batch n width"], counts: Tensor | None = None, hook: Hook | None = None
+    ) -> Memory:
         """Keys and values of the context in every layer, for `answer`.
 
         counts [batch, n]: how often each row stands in the context, by default once. One list of rows may have the
@@ -307,7 +309,7 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             layers.append(block.attn.keys_and_values(block.ln1(x)) if block.attn is not None else None)
             if layer < last:
-                x = block(x, _no_hook, attend)
+                x = block(x, _prefixed(hook, layer), attend)
         if counts is None:
             return Memory(layers, None, x.new_full((1, 1, 1, 1), context.shape[1] + 1).log())
         counts = counts.to(x.dtype)[:, None, None]

@@ -1,5 +1,7 @@
 """Training: the loss by hand, resumption to the bit, what is saved and what is refused."""
 
+import io
+import json
 import math
 import os
 import signal
@@ -74,6 +76,8 @@ def test_the_recipe_of_the_paper_is_the_papers() -> None:
         ({"d_model": 33, "n_heads": 2}, "d_model: expected a multiple of n_heads = 2, got 33"),
         ({"final_lr": 0.5}, "final_lr: expected at most lr = 0.01, got 0.5"),
         ({"graph": "child", "prior": "two-bands"}, "prior: expected 'dirichlet' for a graph with more than two states"),
+        ({"dropout": 0.1}, "multiset: expected False with dropout"),
+        ({"recipe": ["fast"]}, "recipe\n.*'fast' or 'paper'"),
         ({"objective": "mse"}, "objective\n.*'true', 'drawn' or 'mle'"),
         ({"recipe": "slow"}, "recipe\n.*'fast' or 'paper'"),
         ({"device": "tpu"}, "device\n.*pattern"),
@@ -172,7 +176,7 @@ def test_the_curriculum_reveals_one_target_after_the_other() -> None:
 
 
 def test_the_length_of_the_context_is_drawn_within_its_bounds() -> None:
-    stream = training._Stream(config(min_context=3, max_context=40))
+    stream = training._Stream(config(min_context=3, max_context=40, short_contexts=1.0))
     lengths = [stream.step(i, 0.0).context.shape[1] for i in range(200)]
     assert min(lengths) == 3
     assert max(lengths) == 40
@@ -190,7 +194,7 @@ def test_the_length_of_the_context_is_drawn_within_its_bounds() -> None:
         {"prior": "two-bands"},
         {"precision": "bfloat16"},
         {"graph": "asia", "max_context": 300},
-        {"graph": "cancer", "n_tables": 5, "dropout": 0.2, "layer_norm": True, "activation": "gelu"},
+        {"graph": "cancer", "n_tables": 5, "dropout": 0.2, "multiset": False, "layer_norm": True, "activation": "gelu"},
     ],
 )
 def test_every_option_trains_and_answers_with_probability_vectors(fields: dict[str, Any]) -> None:
@@ -231,7 +235,7 @@ bnicl.train(config, sys.argv[2])
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    made = config(steps=600, records=200, n_tables=40, dropout=0.1, layer_norm=True)
+    made = config(steps=600, records=7, n_tables=40, dropout=0.1, multiset=False, layer_norm=True)
     whole = train(made)
     process = subprocess.Popen([sys.executable, "-c", LOOP, made.model_dump_json(), str(tmp_path)])
     try:
@@ -254,7 +258,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
 
 
 def step_of(folder: Path) -> int:
-    return int(training._read(folder / CHECKPOINT)[0]["step"])
+    return int(json.loads(training._read(folder / CHECKPOINT)[0]["state"])[0])
 
 
 def test_another_run_is_not_continued(tmp_path: Path) -> None:
@@ -279,7 +283,13 @@ def test_what_is_no_checkpoint_of_this_version_and_graph_is_refused(tmp_path: Pa
     ):
         load_trained(tmp_path)
     save_file(tensors, path, {**about, "config": config(graph="chain7").model_dump_json()})
-    with pytest.raises(ValueError, match=r"checkpoint: expected W_E of shape \(22, 8\) for chain7, got \(16, 8\)"):
+    with pytest.raises(ValueError, match=r"checkpoint: expected the network chain7, .*X6.* got .*X4"):
+        load_trained(tmp_path)
+    save_file({name: value for name, value in tensors.items() if name != "optimizer.exp_avg.W_U"}, path, about)
+    with pytest.raises(ValueError, match=r"checkpoint: expected the optimiser's state of W_U in .*, got none"):
+        train(config(), tmp_path)
+    save_file({**tensors, "model.W_E": tensors["model.W_E"][:5].clone()}, path, about)
+    with pytest.raises(ValueError, match=r"checkpoint: expected W_E of shape \(16, 8\) for general5, got \(5, 8\)"):
         load_trained(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="checkpoint: expected a safetensors file, got"):
@@ -298,10 +308,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(training, "_loss", break_down)
     with pytest.raises(
-        FloatingPointError, match=r"loss: expected a finite number, got nan in step 7; .* last good one"
+        FloatingPointError, match=r"loss: expected a finite number, got nan in step 7; .* is the last good checkpoint"
     ):
         train(config(), tmp_path)
-    assert step_of(tmp_path) == 6
+    assert step_of(tmp_path) == 7
     assert all(bool(value.isfinite().all()) for value in weights(load_trained(tmp_path)).values())
 
 
@@ -319,15 +329,90 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device"):
         train(config(), tmp_path)
-    assert step_of(tmp_path) == 6
+    assert step_of(tmp_path) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, "config.json"]
     monkeypatch.undo()
     assert same(train(config(), tmp_path), train(config()))
 
 
-def test_the_clock_ends_a_run() -> None:
+def test_a_gradient_that_is_not_finite_stops_the_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = training._loss
+    monkeypatch.setattr(training, "_loss", lambda *args: torch.sqrt(real(*args) * 0.0))  # 0, with an endless slope
+    with pytest.raises(FloatingPointError, match=r"gradient: expected a finite number, got nan in step 0$"):
+        train(config())
+
+
+@pytest.mark.parametrize("records", [1, 3, 500])
+def test_the_clock_ends_a_run_with_a_record_and_a_checkpoint(records: int, tmp_path: Path) -> None:
     begin = time.monotonic()
-    run = train(config(seconds=0.5, records=3))
+    run = train(config(seconds=0.5, records=records), tmp_path)
     assert 0.4 < time.monotonic() - begin < 10
-    assert len(run.history) == 3
     assert run.history[-1]["seconds"] >= 0.5
+    assert run.history[-1]["step"] == step_of(tmp_path)
+    assert same(run, load_trained(tmp_path))
+
+
+def test_a_run_by_the_clock_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    real, calls = training._loss, []
+
+    def stop(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    made = config(seconds=1.0, records=10)
+    monkeypatch.setattr(training, "_loss", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path)
+    assert step_of(tmp_path) == 4
+    monkeypatch.setattr(training, "_loss", real)
+    run = train(made, tmp_path)
+    assert run.history[-1]["step"] > 4
+    assert [r["seconds"] for r in run.history] == sorted(r["seconds"] for r in run.history)
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+    made = config(lr=0.01, final_lr=0.001, warmup=10)
+    assert training._learning_rate(made, 0, 0.0) == pytest.approx(0.001)
+    assert training._learning_rate(made, 9, 0.0) == pytest.approx(0.01)
+    assert training._learning_rate(made, 50, 0.5) == pytest.approx(0.0055)
+    assert training._learning_rate(made, 99, 1.0) == pytest.approx(0.001)
+
+
+def test_dropout_zeroes_its_share_and_scales_up_the_rest() -> None:
+    drop = training._dropout(0.25, bnicl.make_generator(0))
+    assert drop is not None
+    dropped = drop("blocks.0.hook_mlp_out", torch.ones(100_000))
+    assert sorted(dropped.unique().tolist()) == pytest.approx([0, 1 / 0.75])
+    assert dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(drop("blocks.0.mlp.hook_pre", dropped), dropped)
+    assert training._dropout(0.0, bnicl.make_generator(0)) is None
+
+
+def test_the_bar_shows_loss_and_regret(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    run = train(config())
+    last = run.history[-1]
+    assert "training general5: 100%" in screen.getvalue()
+    assert f"loss {last['loss']:.3f}, regret {1000 * last['regret_bits']:.2f} mbit" in screen.getvalue()
+    before = screen.getvalue()
+    train(config(), progress=False)
+    assert screen.getvalue() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_training_runs_unchanged_on_cuda(tmp_path: Path) -> None:
+    run = train(TrainingConfig(graph="chain5", steps=300, device="cuda", records=4), tmp_path)
+    assert run.device.type == "cuda"
+    assert run.history[-1]["regret_bits"] < 0.1
+    rows = bnicl.NetworkPrior(run.net).sample(3, 31, seed=0).rows
+    there, here = (r.predict_proba(rows[:, :30], rows[:, 30], 4) for r in (run, load_trained(tmp_path)))
+    assert torch.allclose(there, here, atol=1e-4)
+    assert bnicl.generate(run, rows[0], 5).device.type == "cpu"
