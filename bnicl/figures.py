@@ -305,18 +305,21 @@ def five_rows(table: pd.DataFrame) -> Axes:
 
 
 def shares_of_the_gap(table: pd.DataFrame) -> sns.FacetGrid:
-    """The share of the gap between MLE (0) and posterior mean (1) against the rows of the context."""
+    """The share of the gap between MLE (0) and posterior mean (1) against the rows of the context, with intervals."""
     names = list(table["predictor"].unique())
     grid = sns.relplot(
         table, x="n_context", y="share", hue="predictor", style="predictor", col="panel", col_wrap=2, kind="line",
         palette=[_COLORS[i] for i in (3, 9, 4)][: len(names)], markers=True, dashes=False, errorbar="sd",
         height=2.7, aspect=1.4,
     )  # fmt: skip
-    for ax in grid.axes.flat:
+    for panel, ax in grid.axes_dict.items():
+        for i, name in zip((3, 9, 4), names, strict=False):
+            own = table[(table["panel"] == panel) & (table["predictor"] == name)]
+            ax.fill_between(own["n_context"], own["share_low"], own["share_high"], color=_COLORS[i], alpha=0.2, lw=0)
         for level, name in ((0, "MLE"), (1, "posterior mean")):
             ax.axhline(level, color=PALETTE[name], linewidth=1, linestyle=":")
         plain_log_axis(ax)
-        ax.set(ylim=(-0.6, 1.6))
+        ax.set(ylim=(-0.3, 2))
     grid.set_titles("{col_name}")
     grid.set_axis_labels("rows in the context", "share of the gap")
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
