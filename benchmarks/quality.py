@@ -17,8 +17,7 @@ import torch
 from tqdm import tqdm
 
 import bnicl
-from bnicl import training
-from bnicl.runs import code_version, environment
+from bnicl.runs import code_version, digest, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -49,7 +48,7 @@ def work(job: dict[str, Any]) -> pd.DataFrame:
     last = run.history[-1]
     n_networks = 1024
     if config.recipe == "paper":  # counts give the same numbers faster, and fewer networks will do
-        run = training.TrainedTransformer(run.model, config.model_copy(update={"multiset": True}))
+        run = bnicl.TrainedTransformer(run.model, config.model_copy(update={"multiset": True}))
         n_networks = 128
     rivals: dict[str, bnicl.Predictor] = {"transformer": run, "floor": bnicl.PosteriorMean(run.net)}
     table = bnicl.evaluate(rivals, config.networks, N_CONTEXTS, n_networks, seed=1000)
@@ -112,13 +111,15 @@ def as_markdown(table: pd.DataFrame) -> str:
 def main() -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         table = pd.concat(list(tqdm(pool.map(work, JOBS), total=len(JOBS))), ignore_index=True)
-    table.to_csv(RESULTS / "quality.csv", index=False, float_format="%.6g")
-    found = verdicts(table)
-    found.to_csv(RESULTS / "quality-targets.csv", index=False, float_format="%.4g")
-    print(found.to_string(index=False))
-    made = {"table": "quality.csv, quality-targets.csv", "made by": "make bench", "threads": 1, **environment()}
+    made = {"made by": "make bench", "threads": 1, **environment()}
     made["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    (RESULTS / "quality.json").write_text(json.dumps(made, indent=2) + "\n")
+    found = verdicts(table)
+    print(found.to_string(index=False))
+    for name, content in (("quality", table), ("quality-targets", found)):
+        text = content.to_csv(index=False, float_format="%.6g")
+        (RESULTS / f"{name}.csv").write_text(text)
+        about = {"table": f"{name}.csv", "sha256": digest(text.encode()), **made}
+        (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
     readme = (ROOT / "README.md").read_text()
     before, rest = readme.split(START)
     shown = as_markdown(pd.read_csv(RESULTS / "quality-targets.csv"))

@@ -1,7 +1,7 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: networks, encoding, sampling, estimators, transformer, construction,
-generation, evaluation, recipes, training.
+Read the modules in this order: priors, networks, encoding, sampling, estimators, transformer, construction,
+generation, evaluation, recipes, trained, training.
 """
 
 from bnicl.construction import construct_mle_transformer, error_bound
@@ -17,19 +17,13 @@ from bnicl.estimators import (
 )
 from bnicl.evaluation import evaluate, kl_bits, mode_accuracy, share_of_the_gap, total_variation
 from bnicl.generation import generate
-from bnicl.networks import (
-    BayesianNetwork,
-    Dirichlet,
-    TwoBands,
-    load_network,
-    make_generator,
-    network_names,
-    random_dag,
-)
+from bnicl.networks import BayesianNetwork, load_network, network_names, random_dag
+from bnicl.priors import Dirichlet, TwoBands, make_generator
 from bnicl.recipes import TrainingConfig
 from bnicl.runs import load_results
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
-from bnicl.training import TrainedTransformer, load_trained, train
+from bnicl.trained import TrainedTransformer, load_trained
+from bnicl.training import train
 from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
 
 __version__ = "0.1.0"

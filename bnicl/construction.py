@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from bnicl.encoding import blocks
-from bnicl.networks import BayesianNetwork, check_count, check_network
+from bnicl.networks import BayesianNetwork, check_network
+from bnicl.priors import check_count
 from bnicl.sampling import ravel_states
 from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
 

@@ -25,7 +25,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bnicl.encoding import Context, Query, check_cardinalities, check_context, check_query, check_target
-from bnicl.networks import ALPHA_RANGE, BayesianNetwork, check_network, check_number
+from bnicl.networks import BayesianNetwork, check_network
+from bnicl.priors import ALPHA_RANGE, check_number
 from bnicl.sampling import ravel_states
 
 Unmatched = Literal["nan", "uniform", "marginal", "nearest"]

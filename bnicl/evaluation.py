@@ -22,7 +22,8 @@ from torch import Tensor
 
 from bnicl.encoding import check_target
 from bnicl.estimators import MaximumLikelihood, PosteriorMean, Predictor
-from bnicl.networks import BayesianNetwork, Dirichlet, Seed, check_count, make_generator
+from bnicl.networks import BayesianNetwork
+from bnicl.priors import Dirichlet, Seed, check_count, make_generator
 from bnicl.sampling import NetworkPrior, conditional
 
 if TYPE_CHECKING:

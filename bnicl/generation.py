@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bnicl.encoding import ABSENT, check_tensor
 from bnicl.estimators import Predictor
-from bnicl.networks import Seed, check_count, make_generator
+from bnicl.priors import Seed, check_count, make_generator
 from bnicl.transformer import InContextTransformer
 
 

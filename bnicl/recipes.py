@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from bnicl.encoding import Encoding
-from bnicl.networks import Dirichlet, Prior, TwoBands, check_source, load_network, make_generator
+from bnicl.networks import check_source, load_network
+from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
 from bnicl.transformer import Mask, Transformer, TransformerConfig
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from bnicl.encoding import check_states, check_target, check_tensor
-from bnicl.networks import BayesianNetwork, Dirichlet, Prior, Seed, check_count, check_network, make_generator
+from bnicl.networks import BayesianNetwork, check_network
+from bnicl.priors import Dirichlet, Prior, Seed, check_count, make_generator
 
 Rows = Int64[Tensor, "batch n nodes"]
 

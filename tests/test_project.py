@@ -176,3 +176,10 @@ def test_no_two_chapters_glue_the_same_name(path: Path) -> None:
     names = re.findall(r'glue\(f?"([\w-]+)', "".join("".join(cell["source"]) for cell in code_cells(path)))
     others = "".join(other.read_text() for other in CHAPTERS if other != path)
     assert not [name for name in names if f'glue(\\"{name}' in others]
+
+
+def test_what_the_readme_claims_of_training_holds_in_the_table() -> None:
+    assert "within a thousandth of a bit of the exact optimum" in (ROOT / "README.md").read_text()
+    swept = bnicl.load_results("single-structure")
+    own = swept[(swept["predictor"] == "transformer") & (swept["node"] == "average") & (swept["n_context"] >= 10)]
+    assert own.groupby(["graph", "n_context"])["regret_bits"].mean().max() < 1e-3

@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 import bnicl
-from bnicl import training
+from bnicl import trained, training
 from bnicl.recipes import RECIPES, TrainingConfig
-from bnicl.training import CHECKPOINT, TrainedTransformer, load_trained, train
+from bnicl.trained import CHECKPOINT, TrainedTransformer, load_trained
+from bnicl.training import train
 
 SMALL: dict[str, Any] = {"graph": "general5", "batch": 8, "d_model": 8, "d_mlp": 8, "max_context": 40}
 
@@ -258,7 +259,58 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> 
 
 
 def step_of(folder: Path) -> int:
-    return int(json.loads(training._read(folder / CHECKPOINT)[0]["state"])[0])
+    return int(json.loads(trained._read(folder / CHECKPOINT)[0]["state"])[0])
+
+
+TOGETHER = """
+import sys, torch.distributed, bnicl
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+config = bnicl.TrainingConfig.model_validate_json(sys.argv[3])
+run = bnicl.train(config, f"{folder}/out")
+torch.save(run.model.state_dict(), f"{folder}/{rank}.pt")
+print(run.history[-1]["step"])
+torch.distributed.destroy_process_group()
+"""
+
+
+def train_together(made: TrainingConfig, folder: Path) -> list[int]:
+    """Two processes; how many steps each has taken."""
+    (folder / "meet").unlink(missing_ok=True)
+    command = [sys.executable, "-W", "ignore", "-c", TOGETHER]
+    started = [
+        subprocess.Popen([*command, str(rank), str(folder), made.model_dump_json()], stdout=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    return [int(text) for text in said]
+
+
+def test_two_processes_train_one_transformer_on_twice_the_contexts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config(steps=5)
+    assert train_together(made, tmp_path) == [5, 5]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(first[name], value) for name, value in weights(load_trained(tmp_path / "out")).items())
+    real = training._Stream.step
+
+    def both(stream: training._Stream, step: int, progress: float) -> training._Examples:
+        one, other = (real(training._Stream(made, process), step, progress) for process in range(2))
+        cpts = [torch.cat(tables) for tables in zip(one.cpts, other.cpts, strict=True)]
+        context, queries = (torch.cat(rows) for rows in zip(one[:2], other[:2], strict=True))
+        return training._Examples(context, queries, one.targets, cpts)
+
+    monkeypatch.setattr(training._Stream, "step", both)
+    alone = weights(train(made))
+    assert all(torch.allclose(first[name], value, atol=1e-5) for name, value in alone.items())
+
+
+def test_two_processes_by_the_clock_take_the_same_steps(tmp_path: Path) -> None:
+    steps = train_together(config(seconds=0.5), tmp_path)
+    assert steps[0] == steps[1] == step_of(tmp_path / "out")
 
 
 def test_another_run_is_not_continued(tmp_path: Path) -> None:
@@ -276,7 +328,7 @@ def test_what_is_no_checkpoint_of_this_version_and_graph_is_refused(tmp_path: Pa
         load_trained(tmp_path)
     train(config(), tmp_path)
     path = tmp_path / CHECKPOINT
-    about, tensors = training._read(path)[0], load_file(path)
+    about, tensors = trained._read(path)[0], load_file(path)
     save_file(tensors, path, {**about, "format": "bnicl training checkpoint 0"})
     with pytest.raises(
         ValueError, match=r"expected 'bnicl training checkpoint 1' in .*, got 'bnicl training checkpoint 0'"

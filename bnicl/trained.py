@@ -1,0 +1,222 @@
+"""What training leaves: a transformer with trained weights as a predictor, and the file that keeps it.
+
+A context is a multiset of rows. With `multiset`, and where the network has at most twice as many joint states as
+the context has rows, each state is read once, with its count. The numbers are the same (see `transformer`).
+A checkpoint also holds what the run needs to go on: the optimiser's state and how far it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bnicl.encoding import Context, Query, check_context, check_query, context_columns, query_columns
+from bnicl.estimators import Probabilities
+from bnicl.networks import BayesianNetwork, load_network
+from bnicl.recipes import TrainingConfig
+from bnicl.sampling import ravel_states
+from bnicl.transformer import Hook, InContextTransformer, Transformer
+
+
+class TrainedTransformer(InContextTransformer):
+    """A transformer with trained weights, as a predictor.
+
+    config: what it was trained with. history: about `config.records` records, evenly spread over the run, the last at
+    its end: the step, the seconds so far, the mean loss since the last record, and on 64 held-out networks with N
+    rows (100, or what is nearest to that in training) the mean total variation to the truth, that of the posterior
+    mean and the regret in bits (both NaN where the posterior mean has no closed form).
+    """
+
+    def __init__(self, model: Transformer, config: TrainingConfig, history: Sequence[Mapping[str, float]] = ()) -> None:
+        net = load_network(config.graph)
+        super().__init__(model, net.cardinalities, readout="softmax", encoding=config.encoding)
+        self.net, self.config, self.history = net, config, [dict(record) for record in history]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.W_E.device
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The next value's distribution, [batch, card[target]], rows summing to 1."""
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        known = query.clone()
+        known[:, target:] = 0  # not read; any state will do
+        step = max(1, 2**24 // context.shape[1] ** 2)
+        with torch.no_grad():
+            parts = [
+                self.outputs(context[i : i + step].to(self.device), known[i : i + step, None].to(self.device), [target])
+                for i in range(0, len(context), step)
+            ]
+        return self.read(torch.cat(parts)[:, 0, 0], target).to(context.device)
+
+    def conditioned(self, context: Int64[Tensor, "n nodes"]) -> Callable[[Query, int], Probabilities]:
+        """As for any transformer, on the device of the weights."""
+        answer = super().conditioned(context.to(self.device))
+        return lambda query, target: answer(query.to(self.device), target).to(context.device)
+
+    def outputs(
+        self,
+        context: Context,
+        queries: Int64[Tensor, "batch n_queries nodes"],
+        targets: Sequence[int],
+        hook: Hook | None = None,
+    ) -> Float[Tensor, "batch n_queries targets S"]:
+        """The read-out for each target of each query, the context being read once where the mask allows it."""
+        cards, encoding = self.cardinalities, self.encoding
+        asked = query_columns(queries, targets, cards, self.dtype, encoding).flatten(1, 2)
+        rows, counts = _multiset(context, cards) if self._counted(context.shape[1]) else (context, None)
+        columns = context_columns(rows, cards, self.dtype, encoding)
+        if self.config.mask != "none":
+            return self.model.answer(self.model.remember(columns, counts, hook), asked, hook).unflatten(
+                1, (-1, len(targets))
+            )
+        batch, n, _ = asked.shape  # each query is a sequence of its own
+        repeated = columns.expand(batch, -1, -1).repeat_interleave(n, 0)
+        counts = None if counts is None else counts.repeat_interleave(n, 0)
+        whole = self.model(torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1), hook, counts)
+        return whole[:, -1].unflatten(0, (batch, -1, len(targets)))
+
+    def _counted(self, n: int) -> bool:
+        """Whether a context of n rows is read as joint states with their counts."""
+        ordered = self.config.mask == "causal" or self.config.positions
+        return self.config.multiset and not ordered and math.prod(self.cardinalities) <= 2 * n
+
+
+def _multiset(
+    context: Context, cardinalities: Sequence[int]
+) -> tuple[Int64[Tensor, "one states nodes"], Int64[Tensor, "batch states"]]:
+    """Every joint state once, [1, prod(cards), M], and how often it stands in each context."""
+    states = torch.cartesian_prod(*(torch.arange(card, device=context.device) for card in cardinalities))
+    states = states.reshape(-1, len(cardinalities))
+    index = ravel_states(context, range(len(cardinalities)), cardinalities)
+    counts = torch.zeros(len(context), len(states), dtype=torch.int64, device=context.device)
+    return states[None], counts.scatter_add_(1, index, torch.ones_like(index))
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+_FORMAT = "bnicl training checkpoint 1"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+class State(NamedTuple):
+    """How far a run is: steps, seconds, and the sum and number of the losses since the last record."""
+
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    losses: int = 0
+
+
+def save_run(out: Path, run: TrainedTransformer, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Replaces the checkpoint in one move: a full disk or a lost process leaves the one before."""
+    from safetensors.torch import save
+
+    tensors = {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    for name, weight in run.model.named_parameters():
+        tensors |= {f"optimizer.{key}.{name}": value for key, value in optimizer.state[weight].items()}
+    about = {"format": _FORMAT, "config": run.config.model_dump_json(), "network": _graph(run.net),
+             "history": json.dumps(run.history), "state": json.dumps(state)}  # fmt: skip
+    _write(out / CHECKPOINT, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, about))
+
+
+def _graph(net: BayesianNetwork) -> str:
+    """What a file that the config names must still say."""
+    return json.dumps([net.names, net.parents, net.cardinalities])
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What a checkpoint says of itself, and its tensors; a ValueError for what is no checkpoint of this version."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about, names = file.metadata() or {}, file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"checkpoint: expected a safetensors file, got {path} ({error})") from error
+    if about.get("format") != _FORMAT:
+        raise ValueError(f"checkpoint: expected {_FORMAT!r} in {path}, got {about.get('format')!r}")
+    return about, tensors
+
+
+def load_trained(out: str | os.PathLike[str]) -> TrainedTransformer:
+    """The transformer whose training left its checkpoint in the folder `out`, on the CPU.
+
+    Raises ValueError where there is no checkpoint, or one of another version or of another network (its .bif file
+    has changed since).
+    """
+    path = Path(out) / CHECKPOINT
+    if not path.is_file():
+        raise ValueError(f"checkpoint: expected {CHECKPOINT} in {str(out)!r}, got none")
+    about, tensors = _read(path)
+    config = TrainingConfig.model_validate_json(about["config"])
+    run = TrainedTransformer(config.build(), config, json.loads(about["history"]))
+    _restore(path, run, about, tensors)
+    return run
+
+
+def _restore(path: Path, run: TrainedTransformer, about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    if about.get("network") != _graph(run.net):
+        raise ValueError(
+            f"checkpoint: expected the network {run.config.graph}, {_graph(run.net)}, got {about.get('network')} "
+            f"in {path}"
+        )
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    expected = {name: tuple(value.shape) for name, value in run.model.state_dict().items()}
+    got = {name: tuple(value.shape) for name, value in weights.items()}
+    if got != expected:
+        name = min(key for key in {*expected, *got} if expected.get(key) != got.get(key))
+        raise ValueError(
+            f"checkpoint: expected {name} of shape {expected.get(name)} for {run.config.graph}, got {got.get(name)} "
+            f"in {path}"
+        )
+    run.model.load_state_dict(weights)
+
+
+def resume_run(folder: Path, run: TrainedTransformer, optimizer: torch.optim.Optimizer) -> State:
+    """How far the run of this folder is; weights and the optimiser's state are read, if they are there."""
+    path, written = folder / CHECKPOINT, folder / "config.json"
+    here = json.loads(run.config.model_dump_json())
+    if written.is_file() and (there := json.loads(written.read_text())) != here:
+        name = next(key for key in {**here, **there} if there.get(key) != here.get(key))
+        raise ValueError(
+            f"out: expected a folder of this run, got {str(folder)!r} with a run whose {name} is {there.get(name)!r}, "
+            f"not {here.get(name)!r}"
+        )
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        if not written.is_file():
+            _write(written, json.dumps(here, indent=2).encode())
+        return State()
+    about, tensors = _read(path)
+    _restore(path, run, about, tensors)
+    for name, weight in run.model.named_parameters():
+        own = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        if any(value is None for value in own.values()):
+            raise ValueError(f"checkpoint: expected the optimiser's state of {name} in {path}, got none")
+        optimizer.state[weight] = {key: value.to(run.device) for key, value in own.items() if value is not None}
+    run.history = json.loads(about["history"])
+    return State(*json.loads(about["state"]))
