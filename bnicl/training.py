@@ -62,7 +62,7 @@ class _Stream:
         n = round(math.exp(low + (high - low) * u**config.short_contexts))
         askable = min(m, 1 + int(2 * progress * m)) if config.curriculum else m
         targets = [int(torch.randint(askable, (), generator=dice))] if config.one_target else list(range(askable))
-        batch = self._draw(self._generator(STEP, step, 1, self.process), config.batch, n + config.n_queries)
+        batch = self._draw(self._generator(STEP, step, 1 + 2 * self.process), config.batch, n + config.n_queries)
         return _Examples(batch.rows[:, :n], batch.rows[:, n:], targets, batch.cpts)
 
     def _draw(self, generator: torch.Generator, batch: int, n: int) -> Batch:
@@ -207,7 +207,7 @@ def train(
                 group["lr"] = _learning_rate(config, step, share)
             examples = stream.step(step, share)
             hook = _dropout(
-                config.dropout, make_generator(config.seed, STEP, step, 2, processes.rank, device=config.device)
+                config.dropout, make_generator(config.seed, STEP, step, 2 + 2 * processes.rank, device=config.device)
             )
             with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 outputs = run.outputs(examples.context, examples.queries, examples.targets, hook)
