@@ -21,8 +21,7 @@ def make_generator(seed: Seed, *stream: int, device: str | torch.device = "cpu")
     """A random generator of its own for `seed` and, within it, for each `stream` of integers.
 
     Different streams of one seed are independent (NumPy's SeedSequence mixes them), so worker 1 of
-    seed 0 never repeats worker 0 of seed 1. Zeros at the end make no difference: stream 0 is that of the seed
-    alone. A generator is handed back as it is.
+    seed 0 never repeats worker 0 of seed 1. Stream 0 is that of the seed alone. A generator is handed back as it is.
 
     Raises ValueError for a seed that is negative or no integer.
 
