@@ -319,7 +319,7 @@ def shares_of_the_gap(table: pd.DataFrame) -> sns.FacetGrid:
         for level, name in ((0, "MLE"), (1, "posterior mean")):
             ax.axhline(level, color=PALETTE[name], linewidth=1, linestyle=":")
         plain_log_axis(ax)
-        ax.set(ylim=(-0.3, 2))
+        ax.set(ylim=(-0.3, None))
     grid.set_titles("{col_name}")
     grid.set_axis_labels("rows in the context", "share of the gap")
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
