@@ -135,10 +135,10 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 def as_markdown(table: pd.DataFrame) -> str:
     """The verdicts as the README shows them."""
     lines = ["| | measured | where | target |", "|---|---|---|---|"]
-    for line in table.fillna({"target": "", "met": ""}).to_dict("records"):
+    for line in table.fillna({"unit": "", "target": "", "met": ""}).to_dict("records"):
         target = f"{line['target']}: {'met' if line['met'] else 'missed'}" if line["target"] else ""
         number = f"{line['value']:.3g}" if line["value"] < 1000 else f"{line['value']:,.0f}"
-        lines.append(f"| {line['measure']} | {number} {line['unit']} | {line['where']} | {target} |")
+        lines.append(f"| {line['measure']} | {number} {line['unit']}".rstrip() + f" | {line['where']} | {target} |")
     return "\n".join(lines)
 
 
