@@ -345,10 +345,10 @@ def test_the_code_of_a_chapter_is_its_cells_and_the_modules_they_compute_with(fo
         (folder / "squares.ipynb").write_text(text)
         return set(runs.code_of("squares.ipynb")) - {"the chapter"}
 
-    low = {"networks", "encoding", "sampling"}
+    low = {"priors", "networks", "encoding", "sampling"}
     assert code("pass") == set()
     assert code("from bnicl import figures, runs") == set()
-    assert code("import bnicl.networks") == {"networks"}
+    assert code("import bnicl.networks") == {"priors", "networks"}
     assert code("import bnicl; bnicl.forward_sample") == low
     assert code("from bnicl.sampling import Batch") == low
     assert code("from bnicl import MaximumLikelihood") == {*low, "estimators"}
