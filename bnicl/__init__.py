@@ -1,27 +1,32 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: priors, networks, encoding, sampling, estimators, transformer, construction,
-generation, evaluation, recipes, trained, training.
+Read the modules in this order: priors, networks, encoding, sampling, estimators, averages, structures,
+searches, transformer, construction, generation, evaluation, recipes, trained, training.
 """
 
+from bnicl.averages import GraphAverage, ModelAverage, OrderAverage, baselines
 from bnicl.construction import construct_mle_transformer, error_bound
 from bnicl.encoding import ABSENT, encode
-from bnicl.estimators import (
-    MaximumLikelihood,
-    ModelAverage,
-    NaiveFrequency,
-    PosteriorMean,
-    Predictor,
-    baselines,
-    count,
+from bnicl.estimators import MaximumLikelihood, NaiveFrequency, PosteriorMean, Predictor, count
+from bnicl.evaluation import (
+    best_threshold,
+    edge_accuracy,
+    evaluate,
+    kl_bits,
+    mode_accuracy,
+    optimum,
+    share_of_the_gap,
+    shuffle_scores,
+    total_variation,
 )
-from bnicl.evaluation import evaluate, kl_bits, mode_accuracy, share_of_the_gap, total_variation
 from bnicl.generation import generate
 from bnicl.networks import BayesianNetwork, load_network, network_names, random_dag
 from bnicl.priors import Dirichlet, TwoBands, make_generator
 from bnicl.recipes import TrainingConfig
 from bnicl.runs import load_results
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
+from bnicl.searches import SearchedGraph, search_graphs
+from bnicl.structures import GivenGraphs, OneOf, RandomGraphs, StructurePrior
 from bnicl.trained import TrainedTransformer, load_trained
 from bnicl.training import train
 from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
@@ -33,22 +38,31 @@ __all__ = [
     "BayesianNetwork",
     "ContextBatches",
     "Dirichlet",
+    "GivenGraphs",
+    "GraphAverage",
     "InContextTransformer",
     "MaximumLikelihood",
     "ModelAverage",
     "NaiveFrequency",
     "NetworkPrior",
+    "OneOf",
+    "OrderAverage",
     "PosteriorMean",
     "Predictor",
+    "RandomGraphs",
+    "SearchedGraph",
+    "StructurePrior",
     "TrainedTransformer",
     "TrainingConfig",
     "Transformer",
     "TransformerConfig",
     "TwoBands",
     "baselines",
+    "best_threshold",
     "conditional",
     "construct_mle_transformer",
     "count",
+    "edge_accuracy",
     "encode",
     "error_bound",
     "evaluate",
@@ -61,8 +75,11 @@ __all__ = [
     "make_generator",
     "mode_accuracy",
     "network_names",
+    "optimum",
     "random_dag",
+    "search_graphs",
     "share_of_the_gap",
+    "shuffle_scores",
     "total_variation",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""What a context tells about the next value: four estimators of P(X_target | query), by batched counting.
+"""What a context tells about the next value if the graph is known, or ignored: estimators by batched counting.
 
 Let n_k be the number of context rows that agree with the query on a set A of nodes and have state k of
 the target, n = sum_k n_k. Every estimator here is made of such counts.
@@ -8,10 +8,10 @@ the target, n = sum_k n_k. Every estimator here is made of such counts.
 | `MaximumLikelihood` | the parents       | n_k / n                                                     |
 | `NaiveFrequency`    | all predecessors  | n_k / n                                                     |
 | `PosteriorMean`     | the parents       | (n_k + alpha) / (n + d alpha)                               |
-| `ModelAverage`      | every subset A    | posterior means, weighted by the posterior of A             |
 
 All answer `predict_proba(context, query, target)`: int64 [batch, n, M], int64 [batch, M], a node ->
 float64 [batch, card[target]], rows summing to 1. Entries of the query from the target on are not read.
+The optimum for an unknown graph is in `averages`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ from bnicl.sampling import ravel_states
 
 Unmatched = Literal["nan", "uniform", "marginal", "nearest"]
 Probabilities = Float[Tensor, "batch card"]
+
+
+def check_unmatched(unmatched: Unmatched) -> Unmatched:
+    """`unmatched` if it is one of the policies; else a ValueError."""
+    if unmatched not in get_args(Unmatched):
+        raise ValueError(f"unmatched: expected one of {', '.join(get_args(Unmatched))}, got {unmatched!r}")
+    return unmatched
 
 
 @runtime_checkable
@@ -76,9 +83,7 @@ class _Frequency:
     """Relative frequencies among the rows that agree with the query on the nodes that `_given` names."""
 
     def __init__(self, cardinalities: Sequence[int], unmatched: Unmatched) -> None:
-        if unmatched not in get_args(Unmatched):
-            raise ValueError(f"unmatched: expected one of {', '.join(get_args(Unmatched))}, got {unmatched!r}")
-        self.cardinalities, self.unmatched = check_cardinalities(cardinalities), unmatched
+        self.cardinalities, self.unmatched = check_cardinalities(cardinalities), check_unmatched(unmatched)
 
     def _given(self, target: int) -> tuple[int, ...]:
         raise NotImplementedError
@@ -94,9 +99,9 @@ class _Frequency:
             matching = agreeing == agreeing.amax(dim=1, keepdim=True)
         else:
             matching = _matching(context, query, self._given(target))
-        counts = _tally(context[:, :, target], matching, self.cardinalities[target])
-        overall = _tally(context[:, :, target], torch.ones_like(matching), self.cardinalities[target])
-        return _normalised(counts, overall, self.unmatched)
+        counts = tally(context[:, :, target], matching, self.cardinalities[target])
+        overall = tally(context[:, :, target], torch.ones_like(matching), self.cardinalities[target])
+        return normalised(counts, overall, self.unmatched)
 
 
 def _by_node(context: Tensor) -> Tensor:
@@ -117,12 +122,12 @@ def _matching(context: Tensor, query: Tensor, given: Sequence[int]) -> Tensor:
     return matching
 
 
-def _tally(states: Tensor, chosen: Tensor, card: int) -> Tensor:
+def tally(states: Tensor, chosen: Tensor, card: int) -> Tensor:
     """How many of the chosen rows have each state, float64 [batch, card]."""
     return torch.stack([((states == k) & chosen).sum(1) for k in range(card)], dim=-1).double()
 
 
-def _normalised(counts: Tensor, overall: Tensor, unmatched: Unmatched) -> Tensor:
+def normalised(counts: Tensor, overall: Tensor, unmatched: Unmatched) -> Tensor:
     """counts [..., card] over their sum; rows without a count by the policy, from `overall` (same shape)."""
     fallback = {
         "nan": torch.full_like(counts, math.nan),
@@ -184,7 +189,7 @@ class MaximumLikelihood(_Frequency):
             table = (score == score.amax(-1, keepdim=True)).double() @ table
         else:
             overall = table.sum(1, keepdim=True)
-        return _normalised(table, overall, self.unmatched).reshape(shape)
+        return normalised(table, overall, self.unmatched).reshape(shape)
 
 
 def _shared_states(evidence_card: Sequence[int]) -> Int64[Tensor, "rows rows"]:
@@ -240,7 +245,7 @@ class PosteriorMean:
         check_query(context, query, target, self.net.cardinalities)
         parents = self.net.parents[target]
         matching = _matching(context, query, parents)
-        return self._smoothed(_tally(context[:, :, target], matching, self.net.cardinalities[target]))
+        return self._smoothed(tally(context[:, :, target], matching, self.net.cardinalities[target]))
 
     def fit(self, context: Context) -> tuple[Tensor, ...]:
         """Every table's posterior mean: per node float64 [batch, *evidence_card, card]."""
@@ -251,131 +256,3 @@ class PosteriorMean:
     def _smoothed(self, counts: Tensor) -> Tensor:
         smoothed = counts.double() + self.alpha
         return smoothed / smoothed.sum(-1, keepdim=True)
-
-
-class ModelAverage:
-    """The exact optimum when the graph is unknown: an average over every parent set, the order known.
-
-    A priori each predecessor of the target is a parent with probability `edge_prob`, independently, and
-    rows of tables are Dirichlet(alpha). With counts n_ck of parent state c and target state k,
-
-        P(A | context)  is proportional to  edge_prob^|A| (1 - edge_prob)^(m - |A|)
-                        prod_c  B(n_c + alpha) / B(alpha),   B the multivariate beta function,
-        P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),
-
-    c(A) being the query's states on A. The sum has 2^m terms for a target with m predecessors; what is
-    computed are the counts of all of them at once, prod_i (1 + d_i) cells. More than `MAX_CELLS` of them
-    raise a ValueError.
-
-    >>> average = ModelAverage((2, 2), alpha=0.5, edge_prob=0.5)
-    >>> context = torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]])
-    >>> average.parent_set_posterior(context, 1)[0, 1]  # X_0 is a parent: X_1 copies it
-    tensor(0.8571, dtype=torch.float64)
-    """
-
-    name = "model average"
-    MAX_CELLS = 2**22
-
-    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: float = 0.5) -> None:
-        self.cardinalities = check_cardinalities(cardinalities)
-        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
-        self.edge_prob = check_number("edge_prob", edge_prob, 0, 1)
-
-    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
-        """The averaged posterior means, float64 [batch, card[target]]."""
-        check_context(context, self.cardinalities)
-        check_query(context, query, target, self.cardinalities)
-        self._check_size(target)
-        return torch.cat([self._average(context[part], query[part], target) for part in self._parts(context, target)])
-
-    def parent_set_posterior(self, context: Context, target: int) -> Float[Tensor, "batch *subsets"]:
-        """P(A | context), float64 [batch, 2, ..., 2]: axis i is 1 where predecessor i is in A."""
-        check_context(context, self.cardinalities)
-        check_target(target, self.cardinalities)
-        self._check_size(target)
-        parts = self._parts(context, target)
-        return torch.cat([self._posterior(self._counts(context[part], target)) for part in parts])
-
-    def cells(self, target: int) -> int:
-        """How many counts the sum over the target's parent sets takes: prod_i (1 + d_i) times its states."""
-        return math.prod(1 + card for card in self.cardinalities[:target]) * self.cardinalities[target]
-
-    def _check_size(self, target: int) -> None:
-        if (cells := self.cells(target)) > self.MAX_CELLS:
-            raise ValueError(
-                f"ModelAverage: node {target} has 2^{target} parent sets; "
-                f"expected at most {self.MAX_CELLS:,} counts, got {cells:.2g}"
-            )
-
-    def _parts(self, context: Tensor, target: int) -> list[slice]:
-        """Contexts taken together so that their counts stay within MAX_CELLS."""
-        step = max(1, self.MAX_CELLS // self.cells(target))
-        return [slice(start, start + step) for start in range(0, len(context), step)]
-
-    def _counts(self, context: Tensor, target: int) -> Tensor:
-        """Counts for every subset at once, int64 [batch, 1 + d_0, ..., 1 + d_{m-1}, d].
-
-        The last index of an axis is the sum over that predecessor: it is not in A.
-        """
-        counts = _count(context, target, range(target), self.cardinalities)
-        for axis in range(1, target + 1):
-            counts = torch.cat([counts, counts.sum(axis, keepdim=True)], dim=axis)
-        return counts
-
-    def _posterior(self, counts: Tensor) -> Tensor:
-        """P(A | context), float64 [batch, 2, ..., 2], from `_counts`."""
-        m, d, totals = counts.ndim - 2, counts.shape[-1], counts.sum(-1)
-        # Counts are small integers, so two short tables hold every log-gamma that is needed.
-        steps = torch.arange(int(totals.amax()) + 1, dtype=torch.float64, device=counts.device)
-        rising = torch.lgamma(steps + self.alpha) - math.lgamma(self.alpha)
-        falling = math.lgamma(d * self.alpha) - torch.lgamma(steps + d * self.alpha)
-        score = rising[counts].sum(-1) + falling[totals]
-        for axis in range(1, m + 1):
-            inside = score.narrow(axis, 0, score.shape[axis] - 1).sum(axis, keepdim=True)
-            score = torch.cat([score.narrow(axis, score.shape[axis] - 1, 1), inside], dim=axis)
-        size = sum((_axis(torch.arange(2.0), i, m) for i in range(m)), torch.zeros((1,) * m)).double()
-        size = size.to(counts.device)
-        p = torch.tensor(self.edge_prob, dtype=torch.float64, device=counts.device)
-        score = score + torch.xlogy(size, p) + torch.xlogy(m - size, 1 - p)
-        return score.reshape(len(score), -1).softmax(-1).reshape(score.shape)
-
-    def _average(self, context: Tensor, query: Tensor, target: int) -> Tensor:
-        counts = self._counts(context, target)
-        weights = self._posterior(counts)
-        for i, card in enumerate(self.cardinalities[:target]):
-            # Axis i keeps two entries: summed out (not in A), and the query's own state (in A).
-            pair = torch.stack([torch.full_like(query[:, i], card), query[:, i]], dim=1)
-            shape = list(counts.shape)
-            shape[i + 1] = 2
-            index = pair.reshape(-1, *(1,) * i, 2, *(1,) * (counts.ndim - i - 2)).expand(shape)
-            counts = counts.gather(i + 1, index)
-        smoothed = counts.double() + self.alpha
-        means = smoothed / smoothed.sum(-1, keepdim=True)
-        return (weights.unsqueeze(-1) * means).reshape(len(means), -1, means.shape[-1]).sum(1)
-
-
-def baselines(
-    net: BayesianNetwork, alpha: float = 0.5, edge_prob: float = 0.5, unmatched: Unmatched = "marginal"
-) -> dict[str, Predictor]:
-    """The estimators that every experiment is measured beside, by name.
-
-    The model average is among them where its sum is short enough to be taken thousands of times.
-
-    >>> from bnicl.networks import load_network
-    >>> list(baselines(load_network("chain5")))
-    ['MLE', 'naive', 'posterior mean', 'model average']
-    """
-    check_network(net)
-    average = ModelAverage(net.cardinalities, alpha, edge_prob)
-    chosen: list[Predictor] = [
-        MaximumLikelihood(net, unmatched),
-        NaiveFrequency(net.cardinalities, unmatched),
-        PosteriorMean(net, alpha),
-        *([average] if average.cells(net.n_nodes - 1) <= 50_000 else []),
-    ]
-    return {estimator.name: estimator for estimator in chosen}
-
-
-def _axis(values: Tensor, axis: int, ndim: int) -> Tensor:
-    """A vector laid along one of `ndim` axes."""
-    return values.reshape(*(1,) * axis, -1, *(1,) * (ndim - axis - 1))

@@ -28,6 +28,9 @@ PALETTE = {
     "naive": _COLORS[1],
     "posterior mean": _COLORS[2],
     "model average": _COLORS[4],
+    "all parents": _COLORS[7],
+    "told the graph": _COLORS[2],
+    "told a wrong graph": _COLORS[8],
     "transformer": _COLORS[3],
     "constructed transformer": _COLORS[5],
 }
@@ -324,3 +327,20 @@ def shares_of_the_gap(table: pd.DataFrame) -> sns.FacetGrid:
     grid.set_axis_labels("rows in the context", "share of the gap")
     sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
     return grid
+
+
+def share_curves(table: pd.DataFrame, ends: dict[float, str]) -> Axes:
+    """A share between two ends against the rows of the context, one curve a predictor, with its interval."""
+    ax = plt.subplots(figsize=(6.4, 3.4))[1]
+    for name, own in table.groupby("predictor", sort=False):
+        color = PALETTE.get(str(name), _COLORS[7])
+        ax.plot(own["n_context"], own["share"], color=color, marker=MARKERS.get(str(name), "X"), label=name)
+        ax.fill_between(own["n_context"], own["share_low"], own["share_high"], color=color, alpha=0.2, lw=0)
+    for level, name in ends.items():
+        ax.axhline(level, color="#444", linewidth=1, linestyle=":")
+        ax.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), va="bottom", fontsize="small")
+    plain_log_axis(ax)
+    ax.set(xlabel="rows in the context", ylabel="share of the gap")
+    ax.legend(loc="lower right")
+    sns.despine(ax=ax)
+    return ax

@@ -1,14 +1,16 @@
-"""What a training run depends on: one frozen configuration, and two recipes that set its defaults.
+"""What a training run depends on: one frozen configuration, and three recipes that set its defaults.
 
 "fast"   every target of every query is asked at once, after one reading of the context; new tables in each
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
+"structure"  the same for graphs that are not known: rows attend to one another, and there are more layers.
 "paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
          MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -18,13 +20,18 @@ from bnicl.encoding import Encoding
 from bnicl.networks import check_source, load_network
 from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
+from bnicl.structures import OneOf, RandomGraphs, StructurePrior
 from bnicl.transformer import Mask, Transformer, TransformerConfig
 
 Objective = Literal["true", "drawn", "mle"]
-Recipe = Literal["fast", "paper"]
+Recipe = Literal["fast", "structure", "paper"]
 PriorName = Literal["dirichlet", "two-bands"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"seconds": 120.0},
+    "structure": {
+        "seconds": 1200.0, "mask": "prefix", "n_layers": 3, "d_model": 48, "n_heads": 8, "d_mlp": 96, "batch": 32,
+        "n_queries": 4, "layer_norm": True, "lr": 6e-3, "short_contexts": 0.7, "warmup": 200,
+    },
     "paper": {
         "steps": 100_000, "n_tables": 20_000, "min_context": 200, "max_context": 200, "short_contexts": 1.0,
         "batch": 64, "one_target": True, "objective": "mle", "encoding": "raw", "mask": "none", "log_n": False,
@@ -35,6 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 WEIGHTS, POOL, STEP, HELD_OUT = range(4)  # streams of the seed
 Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainingConfig(BaseModel):
@@ -49,7 +57,9 @@ class TrainingConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    graph: str  # any source of `load_network`; only its graph is used
+    # Any source of `load_network`, of which only the graph is used. A graph that is not known is one of several, joined
+    # by "+", or a random one: "random5" has 5 nodes.
+    graph: str
     recipe: Recipe = "fast"
     seed: NonNegativeInt = 0
     # One of the two. With steps the same config gives the same weights (on one machine); with seconds the clock rules.
@@ -57,6 +67,9 @@ class TrainingConfig(BaseModel):
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
     # the data
+    edge_prob: tuple[Probability, Probability] = (0.5, 0.5)  # of random graphs, drawn from this range for each graph
+    n_states: Annotated[int, Field(ge=2, le=100)] = 2  # of each node of a random graph
+    shuffled: bool = False  # columns of unknown graphs are permuted, for each network anew
     prior: PriorName = "dirichlet"  # of the tables' rows
     alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
     n_tables: PositiveInt | None = None  # networks in the pool; None: new ones in each batch
@@ -108,7 +121,7 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
-        net = load_network(check_source(self.graph))
+        networks = self.networks
         if (self.seconds is None) == (self.steps is None):
             raise ValueError(f"steps: expected either seconds or steps, got {self.seconds} and {self.steps}")
         if self.max_context < self.min_context:
@@ -119,19 +132,32 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"final_lr: expected at most lr = {self.lr}, got {self.final_lr}")
         if self.dropout and self.multiset:
             raise ValueError("multiset: expected False with dropout, which treats equal rows differently, got True")
-        if self.prior == "two-bands" and set(net.cardinalities) != {2}:
+        if isinstance(networks, StructurePrior):
+            networks.optimum()  # refuses what is too large to be measured
+        if not self.graph.startswith("random") and (self.edge_prob, self.n_states) != ((0.5, 0.5), 2):
+            raise ValueError(f"edge_prob, n_states: expected their defaults for {self.graph!r}, which is not random")
+        known = isinstance(networks, NetworkPrior)
+        if self.shuffled and known:
+            raise ValueError(f"shuffled: expected False for {self.graph!r}, whose graph is known, got True")
+        if self.objective == "mle" and not known:
+            raise ValueError(f"objective: expected 'true' or 'drawn' for unknown graphs, got {self.objective!r}")
+        if self.prior == "two-bands" and set(networks.net.cardinalities) != {2}:
             raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
         return self
 
     @property
-    def networks(self) -> NetworkPrior:
+    def networks(self) -> NetworkPrior | StructurePrior:
         """The distribution over networks that training draws from."""
         prior: Prior = TwoBands() if self.prior == "two-bands" else Dirichlet(self.alpha)
-        return NetworkPrior(load_network(self.graph), prior)
+        if random := re.fullmatch(r"random([1-9]\d?)", self.graph):
+            graphs = RandomGraphs((self.n_states,) * int(random[1]), self.edge_prob)
+            return StructurePrior(graphs, prior, self.shuffled)
+        nets = tuple(load_network(check_source(source)) for source in self.graph.split("+"))
+        return NetworkPrior(nets[0], prior) if len(nets) == 1 else StructurePrior(OneOf(nets), prior, self.shuffled)
 
     def build(self) -> Transformer:
         """The transformer, its weights still random."""
-        cards = load_network(self.graph).cardinalities
+        cards = self.networks.net.cardinalities
         config = TransformerConfig(
             width=len(cards) + 1 + (sum(cards) if self.encoding == "one-hot" else 0),
             n_outputs=sum(cards),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bnicl.encoding import Context, Query, check_context, check_query, context_columns, query_columns
 from bnicl.estimators import Probabilities
-from bnicl.networks import BayesianNetwork, load_network
+from bnicl.networks import BayesianNetwork
 from bnicl.recipes import TrainingConfig
 from bnicl.sampling import ravel_states
 from bnicl.transformer import Hook, InContextTransformer, Transformer
@@ -36,7 +36,7 @@ class TrainedTransformer(InContextTransformer):
     """
 
     def __init__(self, model: Transformer, config: TrainingConfig, history: Sequence[Mapping[str, float]] = ()) -> None:
-        net = load_network(config.graph)
+        net = config.networks.net
         super().__init__(model, net.cardinalities, readout="softmax", encoding=config.encoding)
         self.net, self.config, self.history = net, config, [dict(record) for record in history]
 

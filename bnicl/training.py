@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from bnicl.encoding import blocks
-from bnicl.estimators import MaximumLikelihood, PosteriorMean
-from bnicl.evaluation import kl_bits, total_variation
+from bnicl.estimators import MaximumLikelihood
+from bnicl.evaluation import kl_bits, optimum, total_variation
 from bnicl.networks import BayesianNetwork
 from bnicl.priors import make_generator
 from bnicl.recipes import HELD_OUT, POOL, STEP, Objective, TrainingConfig
 from bnicl.sampling import Batch, conditional, sample_rows
+from bnicl.structures import StructureBatch
 from bnicl.trained import CHECKPOINT, State, TrainedTransformer, resume_run, save_run
 from bnicl.transformer import Hook, Transformer
 
@@ -65,7 +66,7 @@ class _Stream:
         batch = self._draw(self._generator(STEP, step, 1 + 2 * self.process), config.batch, n + config.n_queries)
         return _Examples(batch.rows[:, :n], batch.rows[:, n:], targets, batch.cpts)
 
-    def _draw(self, generator: torch.Generator, batch: int, n: int) -> Batch:
+    def _draw(self, generator: torch.Generator, batch: int, n: int) -> Batch | StructureBatch:
         if self.pool is None:
             return self.networks.sample(batch, n, generator)
         chosen = torch.randint(len(self.pool[0]), (batch,), generator=generator, device=generator.device)
@@ -259,11 +260,13 @@ def _record(run: TrainedTransformer, held_out: _Examples, state: State) -> dict[
     context, queries, targets, cpts = held_out
     with torch.no_grad():
         outputs = run.outputs(context, queries, targets).flatten(0, 1)
-    fitted = PosteriorMean(run.net, run.config.alpha).fit(context) if run.config.prior == "dirichlet" else None
+    best_predictor = optimum(run.config.networks)
+    n = queries.shape[1]
+    repeated, asked = context.repeat_interleave(n, 0), queries.flatten(0, 1)
     regret, tv, floor = [], [], []
     for i, m in enumerate(targets):
         truth, predicted = conditional(run.net, cpts, queries, m).flatten(0, 1), run.read(outputs[:, i].double(), m)
-        best = conditional(run.net, fitted, queries, m).flatten(0, 1) if fitted else torch.full_like(truth, torch.nan)
+        best = best_predictor.predict_proba(repeated, asked, m) if best_predictor else torch.full_like(truth, torch.nan)
         regret.append(kl_bits(best, predicted))
         tv.append(total_variation(truth, predicted))
         floor.append(total_variation(truth, best))

@@ -1,0 +1,393 @@
+"""The exact optimum when the graph is not known: averages over all graphs, weighted by their posterior.
+
+Rows of tables are Dirichlet(alpha). With counts n_ck of the joint state c of a set A of nodes and state k of
+node m, the evidence that A are the parents of m is a product of Dirichlet-multinomial probabilities,
+
+    L_m(A) = prod_c  B(n_c + alpha) / B(alpha),    B the multivariate beta function,
+
+and the prediction given A is the posterior mean (n_ck + alpha) / (n_c + d alpha). What is averaged over:
+
+| estimator      | unknown                                  | sum over                                   |
+|----------------|------------------------------------------|--------------------------------------------|
+| `GraphAverage` | which of a few graphs it is              | these graphs                               |
+| `ModelAverage` | every edge, the order being known        | the 2^m parent sets of a node              |
+| `OrderAverage` | every edge, and the order                | all orders and parent sets, by subsets     |
+
+Reference: Heckerman, Geiger and Chickering, Machine Learning 20 (1995); for the sum over orders Koivisto and Sood,
+Journal of Machine Learning Research 5 (2004).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bnicl.encoding import Context, Query, check_cardinalities, check_context, check_query, check_target
+from bnicl.estimators import (
+    MaximumLikelihood,
+    NaiveFrequency,
+    PosteriorMean,
+    Predictor,
+    Probabilities,
+    Unmatched,
+    count,
+)
+from bnicl.networks import BayesianNetwork, check_network
+from bnicl.priors import ALPHA_RANGE, check_number
+from bnicl.sampling import ravel_states
+
+EdgeProb = float | tuple[float, float]
+_INSTEAD = "bnicl.searches finds one graph instead of averaging over all"
+
+
+def check_edge_prob(edge_prob: EdgeProb) -> tuple[float, float]:
+    """The ends of a range of edge probabilities, equal for a single one; a ValueError if they are none."""
+    ends = edge_prob if isinstance(edge_prob, tuple) else (edge_prob, edge_prob)
+    low, high = (check_number("edge_prob", end, 0, 1) for end in ends) if len(ends) == 2 else (1.0, 0.0)
+    if low > high:
+        raise ValueError(f"edge_prob: expected a number or a tuple of two, the smaller first, got {edge_prob!r}")
+    return low, high
+
+
+def _edge_probs(edge_prob: EdgeProb, n_nodes: int) -> tuple[Tensor, Tensor]:
+    """Edge probabilities and their weights that stand for the whole range: the points of Gauss and Legendre.
+
+    The probability of a graph is a polynomial in p of degree M (M - 1) / 2; q points are exact up to degree 2q - 1.
+    """
+    low, high = check_edge_prob(edge_prob)
+    if low == high:
+        return torch.tensor([low], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    x, weights = np.polynomial.legendre.leggauss(n_nodes * (n_nodes - 1) // 4 + 1)
+    return torch.from_numpy((low + high) / 2 + (high - low) / 2 * x), torch.from_numpy(weights / 2)
+
+
+# --- counts of all subsets at once ----------------------------------------------------------------
+
+
+def _subset_counts(counts: Tensor) -> Tensor:
+    """[batch, d_0, ..., d_{m-1}, d] -> [batch, 1 + d_0, ..., 1 + d_{m-1}, d].
+
+    The last index of an axis is the sum over that node: it is not in A.
+    """
+    for axis in range(1, counts.ndim - 1):
+        counts = torch.cat([counts, counts.sum(axis, keepdim=True)], dim=axis)
+    return counts
+
+
+def _log_cells(counts: Tensor, alpha: float) -> Tensor:
+    """log B(n_c + alpha) / B(alpha) of each cell c: counts [..., d] -> [...]."""
+    d, totals = counts.shape[-1], counts.sum(-1)
+    # Counts are small integers: two short tables hold log Gamma(n + a) - log Gamma(a), as sums, which lose no digits.
+    steps = torch.arange(int(totals.amax()), dtype=torch.float64, device=counts.device)
+    rising, falling = (torch.cat([steps.new_zeros(1), (steps + a).log().cumsum(0)]) for a in (alpha, d * alpha))
+    return rising[counts].sum(-1) - falling[totals]
+
+
+def _log_evidence(subset_counts: Tensor, alpha: float) -> Tensor:
+    """log L(A) of every subset, float64 [batch, 2, ..., 2]; axis i is 1 where node i is in A."""
+    score = _log_cells(subset_counts, alpha)
+    for axis in range(1, score.ndim):
+        inside = score.narrow(axis, 0, score.shape[axis] - 1).sum(axis, keepdim=True)
+        score = torch.cat([score.narrow(axis, score.shape[axis] - 1, 1), inside], dim=axis)
+    return score
+
+
+def _log_prior(p: Tensor, m: int) -> Tensor:
+    """log p^|A| (1 - p)^(m - |A|) of every subset of m nodes: p [points] -> [points, 2, ..., 2]."""
+    axes = [torch.arange(2.0, dtype=torch.float64).reshape(-1, *(1,) * (m - i - 1)) for i in range(m)]
+    size = sum(axes, torch.zeros((1,) * m, dtype=torch.float64)).to(p.device)
+    p = p.reshape(-1, *(1,) * m)
+    return torch.xlogy(size, p) + torch.xlogy(m - size, 1 - p)
+
+
+def _means(counts: Tensor, alpha: float) -> Tensor:
+    smoothed = counts.double() + alpha
+    return smoothed / smoothed.sum(-1, keepdim=True)
+
+
+# --- the averages ---------------------------------------------------------------------------------
+
+
+class ModelAverage:
+    """The exact optimum when the graph is unknown: an average over every parent set, the order known.
+
+    A priori each predecessor of the target is a parent with probability `edge_prob`, independently, and
+    rows of tables are Dirichlet(alpha):
+
+        P(A | context)  is proportional to  edge_prob^|A| (1 - edge_prob)^(m - |A|) L(A),
+        P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),
+
+    c(A) being the query's states on A. The sum has 2^m terms for a target with m predecessors; what is
+    computed are the counts of all of them at once, prod_i (1 + d_i) cells. More than `MAX_CELLS` of them
+    raise a ValueError. If `edge_prob` is a range (low, high), each graph has its own p, uniform there, about which the
+    parents of *all* nodes tell something, and so do the query's values; the integral over p is exact.
+
+    >>> average = ModelAverage((2, 2), alpha=0.5, edge_prob=0.5)
+    >>> context = torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]])
+    >>> average.parent_set_posterior(context, 1)[0, 1]  # X_0 is a parent: X_1 copies it
+    tensor(0.8571, dtype=torch.float64)
+    """
+
+    name = "model average"
+    MAX_CELLS = 2**22
+
+    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5) -> None:
+        self.cardinalities = check_cardinalities(cardinalities)
+        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
+        self.edge_prob = edge_prob
+        self._points, self._weights = _edge_probs(edge_prob, len(self.cardinalities))
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The averaged posterior means, float64 [batch, card[target]]."""
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        return torch.cat([self._average(context[part], query[part], target) for part in self._parts(context, target)])
+
+    def parent_set_posterior(self, context: Context, target: int) -> Float[Tensor, "batch *subsets"]:
+        """P(A | context), float64 [batch, 2, ..., 2]: axis i is 1 where predecessor i is in A."""
+        check_context(context, self.cardinalities)
+        check_target(target, self.cardinalities)
+        return torch.cat([self._posterior(context[part], target) for part in self._parts(context, target)])
+
+    def edge_posterior(self, context: Context) -> Float[Tensor, "batch nodes nodes"]:
+        """The probability that i is a parent of j, float64 [batch, M, M]."""
+        check_context(context, self.cardinalities)
+        m = len(self.cardinalities)
+        edges = torch.zeros(len(context), m, m, dtype=torch.float64, device=context.device)
+        for target in range(1, m):
+            posterior = self.parent_set_posterior(context, target)
+            for i in range(target):
+                edges[:, i, target] = posterior.select(i + 1, 1).reshape(len(context), -1).sum(1)
+        return edges
+
+    def cells(self, target: int) -> int:
+        """How many counts the sum over the target's parent sets takes: prod_i (1 + d_i) times its states."""
+        return math.prod(1 + card for card in self.cardinalities[:target]) * self.cardinalities[target]
+
+    def check_size(self, target: int) -> int:
+        """`cells` of the target; a ValueError where they are too many."""
+        if (cells := self.cells(target)) > self.MAX_CELLS:
+            possible = sum(self.cells(m) <= self.MAX_CELLS for m in range(len(self.cardinalities)))
+            raise ValueError(
+                f"ModelAverage: node {target} has 2^{target} parent sets; expected at most {self.MAX_CELLS:,} "
+                f"counts, got {cells:.2g}. The first {possible} of these nodes are possible; for more, {_INSTEAD}"
+            )
+        return cells
+
+    def _parts(self, context: Tensor, target: int) -> list[slice]:
+        """Contexts taken together so that their counts stay within MAX_CELLS; a ValueError where one is too many."""
+        cells = self.check_size(max((target, *self._others(target)), key=self.cells))
+        step = max(1, self.MAX_CELLS // cells)
+        return [slice(start, start + step) for start in range(0, len(context), step)]
+
+    def _others(self, target: int) -> list[int]:
+        """The nodes whose parents tell something about those of the target."""
+        return [m for m in range(len(self.cardinalities)) if m != target] if len(self._points) > 1 else []
+
+    def _counts(self, context: Tensor, target: int) -> Tensor:
+        return _subset_counts(count(context, target, range(target), self.cardinalities))
+
+    def _posterior(
+        self, context: Tensor, target: int, counts: Tensor | None = None, query: Tensor | None = None
+    ) -> Tensor:
+        """P(A | context, the query's values before the target), float64 [batch, 2, ..., 2]."""
+        points = self._points.to(context.device)
+        prior = _log_prior(points, target)[None]  # [1, points, 2, ..., 2]
+        log_weights = self._weights.to(context.device).log().expand(len(context), -1)
+        for m in self._others(target):
+            seen = context if query is None or m > target else torch.cat([context, query[:, None]], dim=1)
+            own = _subset_counts(count(seen[..., : m + 1], m, range(m), self.cardinalities[: m + 1]))
+            score = _log_evidence(own, self.alpha)[:, None] + _log_prior(points, m)
+            log_weights = log_weights + score.reshape(*score.shape[:2], -1).logsumexp(-1)
+        prior = (prior + log_weights.reshape(*log_weights.shape, *(1,) * target)).logsumexp(1)
+        score = prior + _log_evidence(self._counts(context, target) if counts is None else counts, self.alpha)
+        return score.reshape(len(score), -1).softmax(-1).reshape(score.shape)
+
+    def _average(self, context: Tensor, query: Tensor, target: int) -> Tensor:
+        counts = self._counts(context, target)
+        weights = self._posterior(context, target, counts, query)
+        for i, card in enumerate(self.cardinalities[:target]):
+            # Axis i keeps two entries: summed out (not in A), and the query's own state (in A).
+            pair = torch.stack([torch.full_like(query[:, i], card), query[:, i]], dim=1)
+            shape = list(counts.shape)
+            shape[i + 1] = 2
+            index = pair.reshape(-1, *(1,) * i, 2, *(1,) * (counts.ndim - i - 2)).expand(shape)
+            counts = counts.gather(i + 1, index)
+        means = _means(counts, self.alpha)
+        return (weights.unsqueeze(-1) * means).reshape(len(means), -1, means.shape[-1]).sum(1)
+
+
+class OrderAverage:
+    """The exact optimum when neither the graph nor the order of the variables is known.
+
+    A priori every order is equally likely, and given the order every edge has probability `edge_prob`, as in
+    `ModelAverage`. The probability of a new row x given the context is a sum over orders, in which node m
+    comes after a set U of nodes:
+
+        P(x | context)  is proportional to  F(all nodes),    F(S) = sum_{m in S} F(S - m) V_m(S - m),  F({}) = 1,
+        V_m(U) = sum_{A in U} edge_prob^|A| (1 - edge_prob)^(|U| - |A|) L_m(A) P(x_m | x_A, context, A).
+
+    It takes 2^M sets instead of M! orders. Conditionals follow from the joint distribution. More than `MAX_CELLS` terms
+    a context raise a ValueError: seven nodes of two states are the most.
+
+    >>> average = OrderAverage((2, 2))
+    >>> average.joint(torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]]))
+    tensor([[[0.4048, 0.0952],
+             [0.0952, 0.4048]]], dtype=torch.float64)
+    """
+
+    name = "order average"
+    MAX_CELLS = 2**17
+
+    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5) -> None:
+        self.cardinalities = check_cardinalities(cardinalities)
+        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
+        self.edge_prob = edge_prob
+        self._points, self._weights = _edge_probs(edge_prob, len(self.cardinalities))
+        m = len(self.cardinalities)
+        self._cells = m * 2 ** (m - 1) * math.prod(self.cardinalities)
+        if self._cells > self.MAX_CELLS:
+            raise ValueError(
+                f"OrderAverage: expected at most {self.MAX_CELLS:,} terms, as 7 nodes of two states have, got "
+                f"{self._cells:.2g} for {m} nodes; for more, {_INSTEAD}"
+            )
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """P(x_target | the query's values before it, context), float64 [batch, card[target]]."""
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        joint = self.joint(context)
+        joint = joint.flatten(target + 2).sum(-1) if target + 1 < len(self.cardinalities) else joint
+        joint = joint.reshape(len(joint), -1, self.cardinalities[target])
+        rows = ravel_states(query, range(target), self.cardinalities)
+        row = joint[torch.arange(len(joint), device=joint.device), rows]
+        return row / row.sum(-1, keepdim=True)
+
+    def joint(self, context: Context) -> Float[Tensor, "batch *cards"]:
+        """The distribution of a new row, float64 [batch, d_0, ..., d_{M-1}]."""
+        check_context(context, self.cardinalities)
+        step = max(1, 2**22 // self._cells)
+        parts = [self._joint(context[start : start + step]) for start in range(0, len(context), step)]
+        return torch.cat(parts)
+
+    def _joint(self, context: Tensor) -> Tensor:
+        m = len(self.cardinalities)
+        everything = count(context, m - 1, range(m - 1), self.cardinalities)
+        terms = [self._terms(everything, node) for node in range(m)]
+        nothing = torch.zeros(len(context), math.prod(self.cardinalities), dtype=torch.float64, device=context.device)
+        totals = []
+        for p, weight in zip(self._points.tolist(), self._weights.tolist(), strict=True):
+            values = [_over_subsets(own, p) for own in terms]
+            before = {0: nothing}  # log F, by the bits of S
+            for members in range(1, 2**m):
+                last = [node for node in range(m) if members >> node & 1]
+                options = [before[members - 2**node] + values[node][_inside(members, node, m)] for node in last]
+                before[members] = torch.stack(options).logsumexp(0)
+            totals.append(math.log(weight) + before[2**m - 1])
+        return torch.stack(totals).logsumexp(0).softmax(-1).reshape(-1, *self.cardinalities)
+
+    def _terms(self, everything: Tensor, node: int) -> Tensor:
+        """log L(A) P(x_node | x_A, A), for all subsets A of the other nodes and all x: [batch, 2, ..., 2, X]."""
+        cards = self.cardinalities
+        counts = _subset_counts(everything.movedim(node + 1, -1))
+        x = torch.cartesian_prod(*(torch.arange(card, device=counts.device) for card in cards)).reshape(-1, len(cards))
+        index = torch.zeros_like(x[:, 0])
+        for i in (i for i in range(len(cards)) if i != node):  # along each axis: summed out, or x's own state
+            pair = torch.stack([torch.full_like(x[:, i], cards[i]), x[:, i]])
+            index = index.unsqueeze(-2) * (1 + cards[i]) + pair
+        means = _means(counts, self.alpha).flatten(1)[:, index * cards[node] + x[:, node]]
+        return _log_evidence(counts, self.alpha).unsqueeze(-1) + means.log()
+
+
+def _over_subsets(terms: Tensor, p: float) -> Tensor:
+    """log sum_{A in U} p^|A| (1 - p)^(|U| - |A|) exp(terms(A)), for all U: [batch, 2, ..., 2, X]."""
+    log_in, log_out = (math.log(q) if q > 0 else -math.inf for q in (p, 1 - p))
+    for axis in range(1, terms.ndim - 1):
+        out, inside = terms.select(axis, 0), terms.select(axis, 1)
+        terms = torch.stack([out, torch.logaddexp(log_out + out, log_in + inside)], dim=axis)
+    return terms
+
+
+def _inside(members: int, node: int, m: int) -> tuple[slice | int, ...]:
+    """Where V of `node` is for the set `members` without it."""
+    return (slice(None), *(members >> i & 1 for i in range(m) if i != node))
+
+
+class GraphAverage:
+    """The exact optimum when the graph is one of a few, each equally likely a priori.
+
+    P(context | g) is the product over nodes of L_m(Pa_g(m)); the prediction is the average of the graphs' posterior
+    means, weighted by what context and query say about g. Tables that the networks may have are not used.
+
+    >>> graphs = [BayesianNetwork(("a", "b"), parents, (2, 2)) for parents in (((), ()), ((), (0,)))]
+    >>> GraphAverage(graphs).graph_posterior(torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]]))
+    tensor([[0.1429, 0.8571]], dtype=torch.float64)
+    """
+
+    name = "graph average"
+
+    def __init__(self, graphs: Sequence[BayesianNetwork], alpha: float = 0.5) -> None:
+        if not isinstance(graphs, Sequence) or not graphs:
+            raise ValueError(f"graphs: expected a sequence of at least one, got {graphs!r}")
+        for net in graphs:
+            check_network(net)
+            if (cards := net.cardinalities) != graphs[0].cardinalities:
+                raise ValueError(f"graphs: expected the cardinalities {graphs[0].cardinalities} in all, got {cards}")
+        self.graphs, self.alpha = tuple(graphs), check_number("alpha", alpha, *ALPHA_RANGE)
+        self.cardinalities = graphs[0].cardinalities
+
+    def graph_posterior(self, context: Context) -> Float[Tensor, "batch graphs"]:
+        """P(g | context), float64 [batch, graphs]."""
+        check_context(context, self.cardinalities)
+        return self._log_weights(context).softmax(-1)
+
+    def _log_weights(self, context: Tensor) -> Tensor:
+        """log P(context | g), [batch, graphs]."""
+        families = {(m, parents) for net in self.graphs for m, parents in enumerate(net.parents)}
+        evidence = {
+            (m, parents): _log_cells(count(context, m, parents, self.cardinalities), self.alpha)
+            .reshape(len(context), -1)
+            .sum(1)
+            for m, parents in families
+        }
+        scores = [torch.stack([evidence[family] for family in enumerate(net.parents)]).sum(0) for net in self.graphs]
+        return torch.stack(scores, dim=1)
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The averaged posterior means, float64 [batch, card[target]]; the query's values tell about the graph too."""
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        answers = [PosteriorMean(net, self.alpha) for net in self.graphs]
+        score = self._log_weights(context)
+        for m in range(target):
+            seen = [a.predict_proba(context, query, m).gather(1, query[:, m : m + 1]) for a in answers]
+            score = score + torch.cat(seen, dim=1).log()
+        means = torch.stack([a.predict_proba(context, query, target) for a in answers], dim=1)
+        return (score.softmax(-1).unsqueeze(-1) * means).sum(1)
+
+
+def baselines(
+    net: BayesianNetwork, alpha: float = 0.5, edge_prob: EdgeProb = 0.5, unmatched: Unmatched = "marginal"
+) -> dict[str, Predictor]:
+    """The estimators that every experiment is measured beside, by name.
+
+    The model average is among them where its sum is short enough to be taken thousands of times.
+
+    >>> from bnicl.networks import load_network
+    >>> list(baselines(load_network("chain5")))
+    ['MLE', 'naive', 'posterior mean', 'model average']
+    """
+    check_network(net)
+    average = ModelAverage(net.cardinalities, alpha, edge_prob)
+    chosen: list[Predictor] = [
+        MaximumLikelihood(net, unmatched),
+        NaiveFrequency(net.cardinalities, unmatched),
+        PosteriorMean(net, alpha),
+        *([average] if average.cells(net.n_nodes - 1) <= 50_000 else []),
+    ]
+    return {estimator.name: estimator for estimator in chosen}
