@@ -237,8 +237,8 @@ class OrderAverage:
 
     >>> average = OrderAverage((2, 2))
     >>> average.joint(torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]]))
-    tensor([[[0.4048, 0.0952],
-             [0.0952, 0.4048]]], dtype=torch.float64)
+    tensor([[[0.3929, 0.1071],
+             [0.1071, 0.3929]]], dtype=torch.float64)
     """
 
     name = "order average"
