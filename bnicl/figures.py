@@ -216,13 +216,13 @@ def per_node(table: pd.DataFrame, predictors: Sequence[str], measure: str = "tv"
     return figure
 
 
-def training(history: Sequence[dict[str, float]]) -> Figure:
-    """A run's loss, and its total variation to the truth with the floor below it, against the seconds."""
+def training(history: Sequence[dict[str, float]], floor: str = "posterior mean") -> Figure:
+    """A run's loss, and its total variation to the truth with that of the optimum below it, against the seconds."""
     table = pd.DataFrame(history)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
     sns.lineplot(table, x="seconds", y="loss", color=PALETTE["transformer"], ax=left)
     left.set(xlabel="seconds of training", ylabel="loss")
-    for column, name in (("tv", "transformer"), ("tv_floor", "posterior mean")):
+    for column, name in (("tv", "transformer"), ("tv_floor", floor)):
         sns.lineplot(table, x="seconds", y=column, color=PALETTE[name], label=name, ax=right)
     right.set(xlabel="seconds of training", ylabel=MEASURES["tv"], ylim=(0, None))
     right.legend()
