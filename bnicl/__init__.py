@@ -1,10 +1,10 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: priors, networks, encoding, sampling, estimators, averages, structures,
-searches, transformer, construction, generation, evaluation, recipes, trained, training.
+Read the modules in this order: priors, networks, encoding, sampling, estimators, averages, orders, structures,
+searches, transformer, incontext, construction, generation, evaluation, recipes, trained, training.
 """
 
-from bnicl.averages import GraphAverage, ModelAverage, OrderAverage, baselines
+from bnicl.averages import GraphAverage, ModelAverage, baselines
 from bnicl.construction import construct_mle_transformer, error_bound
 from bnicl.encoding import ABSENT, encode
 from bnicl.estimators import MaximumLikelihood, NaiveFrequency, PosteriorMean, Predictor, count
@@ -20,7 +20,9 @@ from bnicl.evaluation import (
     total_variation,
 )
 from bnicl.generation import generate
+from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork, load_network, network_names, random_dag
+from bnicl.orders import OrderAverage
 from bnicl.priors import Dirichlet, TwoBands, make_generator
 from bnicl.recipes import TrainingConfig
 from bnicl.runs import load_results
@@ -29,7 +31,7 @@ from bnicl.searches import SearchedGraph, search_graphs
 from bnicl.structures import GivenGraphs, OneOf, RandomGraphs, StructurePrior
 from bnicl.trained import TrainedTransformer, load_trained
 from bnicl.training import train
-from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
+from bnicl.transformer import Transformer, TransformerConfig
 
 __version__ = "0.1.0"
 __all__ = [

@@ -11,16 +11,16 @@ and the prediction given A is the posterior mean (n_ck + alpha) / (n_c + d alpha
 |----------------|------------------------------------------|--------------------------------------------|
 | `GraphAverage` | which of a few graphs it is              | these graphs                               |
 | `ModelAverage` | every edge, the order being known        | the 2^m parent sets of a node              |
-| `OrderAverage` | every edge, and the order                | all orders and parent sets, by subsets     |
+| `OrderAverage` | every edge, and the order (see `orders`) | all orders and parent sets, by subsets     |
 
-Reference: Heckerman, Geiger and Chickering, Machine Learning 20 (1995); for the sum over orders Koivisto and Sood,
-Journal of Machine Learning Research 5 (2004).
+Reference: Heckerman, Geiger and Chickering, Machine Learning 20 (1995).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,10 +39,21 @@ from bnicl.estimators import (
 )
 from bnicl.networks import BayesianNetwork, check_network
 from bnicl.priors import ALPHA_RANGE, check_number
-from bnicl.sampling import ravel_states
+
+
+@runtime_checkable
+class Average(Protocol):
+    """A predictor that averages over what is unknown, and has the distribution of a whole new row."""
+
+    name: str
+
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities: ...
+
+    def joint(self, context: Context) -> Float[Tensor, "batch *cards"]: ...
+
 
 EdgeProb = float | tuple[float, float]
-_INSTEAD = "bnicl.searches finds one graph instead of averaging over all"
+INSTEAD = "bnicl.searches finds one graph instead of averaging over all"
 
 
 def check_edge_prob(edge_prob: EdgeProb) -> tuple[float, float]:
@@ -54,7 +65,7 @@ def check_edge_prob(edge_prob: EdgeProb) -> tuple[float, float]:
     return low, high
 
 
-def _edge_probs(edge_prob: EdgeProb, n_nodes: int) -> tuple[Tensor, Tensor]:
+def edge_probs(edge_prob: EdgeProb, n_nodes: int) -> tuple[Tensor, Tensor]:
     """Edge probabilities and their weights that stand for the whole range: the points of Gauss and Legendre.
 
     The probability of a graph is a polynomial in p of degree M (M - 1) / 2; q points are exact up to degree 2q - 1.
@@ -69,7 +80,7 @@ def _edge_probs(edge_prob: EdgeProb, n_nodes: int) -> tuple[Tensor, Tensor]:
 # --- counts of all subsets at once ----------------------------------------------------------------
 
 
-def _subset_counts(counts: Tensor) -> Tensor:
+def subset_counts(counts: Tensor) -> Tensor:
     """[batch, d_0, ..., d_{m-1}, d] -> [batch, 1 + d_0, ..., 1 + d_{m-1}, d].
 
     The last index of an axis is the sum over that node: it is not in A.
@@ -88,7 +99,7 @@ def _log_cells(counts: Tensor, alpha: float) -> Tensor:
     return rising[counts].sum(-1) - falling[totals]
 
 
-def _log_evidence(subset_counts: Tensor, alpha: float) -> Tensor:
+def log_evidence(subset_counts: Tensor, alpha: float) -> Tensor:
     """log L(A) of every subset, float64 [batch, 2, ..., 2]; axis i is 1 where node i is in A."""
     score = _log_cells(subset_counts, alpha)
     for axis in range(1, score.ndim):
@@ -105,7 +116,8 @@ def _log_prior(p: Tensor, m: int) -> Tensor:
     return torch.xlogy(size, p) + torch.xlogy(m - size, 1 - p)
 
 
-def _means(counts: Tensor, alpha: float) -> Tensor:
+def posterior_means(counts: Tensor, alpha: float) -> Tensor:
+    """(n_k + alpha) / (n + d alpha) of each cell: counts [..., d] -> float64 [..., d]."""
     smoothed = counts.double() + alpha
     return smoothed / smoothed.sum(-1, keepdim=True)
 
@@ -140,7 +152,7 @@ class ModelAverage:
         self.cardinalities = check_cardinalities(cardinalities)
         self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
         self.edge_prob = edge_prob
-        self._points, self._weights = _edge_probs(edge_prob, len(self.cardinalities))
+        self._points, self._weights = edge_probs(edge_prob, len(self.cardinalities))
 
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
         """The averaged posterior means, float64 [batch, card[target]]."""
@@ -165,6 +177,25 @@ class ModelAverage:
                 edges[:, i, target] = posterior.select(i + 1, 1).reshape(len(context), -1).sum(1)
         return edges
 
+    def joint(self, context: Context) -> Float[Tensor, "batch *cards"]:
+        """The distribution of a new row, float64 [batch, d_0, ..., d_{M-1}]: `predict_proba` for all queries."""
+        check_context(context, self.cardinalities)
+        return torch.cat([self._joint(context[part]) for part in self._parts(context, len(self.cardinalities) - 1)])
+
+    def _joint(self, context: Tensor) -> Tensor:
+        points = self._points.to(context.device)
+        log_weights = self._weights.to(context.device).log().expand(len(context), -1)
+        joint = torch.ones(len(context), len(points), dtype=torch.float64, device=context.device)
+        for m in range(len(self.cardinalities)):
+            counts = self._counts(context, m)
+            score = log_evidence(counts, self.alpha)[:, None] + _log_prior(points, m)[None]
+            flat = score.reshape(*score.shape[:2], -1)
+            log_weights = log_weights + flat.logsumexp(-1)
+            table = _averaged(flat.softmax(-1).reshape(score.shape), posterior_means(counts, self.alpha)[:, None])
+            joint = joint.unsqueeze(-1) * table
+        weights = log_weights.softmax(-1)
+        return (weights.reshape(*weights.shape, *(1,) * (joint.ndim - 2)) * joint).sum(1)
+
     def cells(self, target: int) -> int:
         """How many counts the sum over the target's parent sets takes: prod_i (1 + d_i) times its states."""
         return math.prod(1 + card for card in self.cardinalities[:target]) * self.cardinalities[target]
@@ -175,7 +206,7 @@ class ModelAverage:
             possible = sum(self.cells(m) <= self.MAX_CELLS for m in range(len(self.cardinalities)))
             raise ValueError(
                 f"ModelAverage: node {target} has 2^{target} parent sets; expected at most {self.MAX_CELLS:,} "
-                f"counts, got {cells:.2g}. The first {possible} of these nodes are possible; for more, {_INSTEAD}"
+                f"counts, got {cells:.2g}. The first {possible} of these nodes are possible; for more, {INSTEAD}"
             )
         return cells
 
@@ -190,7 +221,7 @@ class ModelAverage:
         return [m for m in range(len(self.cardinalities)) if m != target] if len(self._points) > 1 else []
 
     def _counts(self, context: Tensor, target: int) -> Tensor:
-        return _subset_counts(count(context, target, range(target), self.cardinalities))
+        return subset_counts(count(context, target, range(target), self.cardinalities))
 
     def _posterior(
         self, context: Tensor, target: int, counts: Tensor | None = None, query: Tensor | None = None
@@ -201,11 +232,11 @@ class ModelAverage:
         log_weights = self._weights.to(context.device).log().expand(len(context), -1)
         for m in self._others(target):
             seen = context if query is None or m > target else torch.cat([context, query[:, None]], dim=1)
-            own = _subset_counts(count(seen[..., : m + 1], m, range(m), self.cardinalities[: m + 1]))
-            score = _log_evidence(own, self.alpha)[:, None] + _log_prior(points, m)
+            own = subset_counts(count(seen[..., : m + 1], m, range(m), self.cardinalities[: m + 1]))
+            score = log_evidence(own, self.alpha)[:, None] + _log_prior(points, m)
             log_weights = log_weights + score.reshape(*score.shape[:2], -1).logsumexp(-1)
         prior = (prior + log_weights.reshape(*log_weights.shape, *(1,) * target)).logsumexp(1)
-        score = prior + _log_evidence(self._counts(context, target) if counts is None else counts, self.alpha)
+        score = prior + log_evidence(self._counts(context, target) if counts is None else counts, self.alpha)
         return score.reshape(len(score), -1).softmax(-1).reshape(score.shape)
 
     def _average(self, context: Tensor, query: Tensor, target: int) -> Tensor:
@@ -218,104 +249,20 @@ class ModelAverage:
             shape[i + 1] = 2
             index = pair.reshape(-1, *(1,) * i, 2, *(1,) * (counts.ndim - i - 2)).expand(shape)
             counts = counts.gather(i + 1, index)
-        means = _means(counts, self.alpha)
+        means = posterior_means(counts, self.alpha)
         return (weights.unsqueeze(-1) * means).reshape(len(means), -1, means.shape[-1]).sum(1)
 
 
-class OrderAverage:
-    """The exact optimum when neither the graph nor the order of the variables is known.
-
-    A priori every order is equally likely, and given the order every edge has probability `edge_prob`, as in
-    `ModelAverage`. The probability of a new row x given the context is a sum over orders, in which node m
-    comes after a set U of nodes:
-
-        P(x | context)  is proportional to  F(all nodes),    F(S) = sum_{m in S} F(S - m) V_m(S - m),  F({}) = 1,
-        V_m(U) = sum_{A in U} edge_prob^|A| (1 - edge_prob)^(|U| - |A|) L_m(A) P(x_m | x_A, context, A).
-
-    It takes 2^M sets instead of M! orders. Conditionals follow from the joint distribution. More than `MAX_CELLS` terms
-    a context raise a ValueError: seven nodes of two states are the most.
-
-    >>> average = OrderAverage((2, 2))
-    >>> average.joint(torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]]))
-    tensor([[[0.3929, 0.1071],
-             [0.1071, 0.3929]]], dtype=torch.float64)
-    """
-
-    name = "order average"
-    MAX_CELLS = 2**17
-
-    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5) -> None:
-        self.cardinalities = check_cardinalities(cardinalities)
-        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
-        self.edge_prob = edge_prob
-        self._points, self._weights = _edge_probs(edge_prob, len(self.cardinalities))
-        m = len(self.cardinalities)
-        self._cells = m * 2 ** (m - 1) * math.prod(self.cardinalities)
-        if self._cells > self.MAX_CELLS:
-            raise ValueError(
-                f"OrderAverage: expected at most {self.MAX_CELLS:,} terms, as 7 nodes of two states have, got "
-                f"{self._cells:.2g} for {m} nodes; for more, {_INSTEAD}"
-            )
-
-    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
-        """P(x_target | the query's values before it, context), float64 [batch, card[target]]."""
-        check_context(context, self.cardinalities)
-        check_query(context, query, target, self.cardinalities)
-        joint = self.joint(context)
-        joint = joint.flatten(target + 2).sum(-1) if target + 1 < len(self.cardinalities) else joint
-        joint = joint.reshape(len(joint), -1, self.cardinalities[target])
-        rows = ravel_states(query, range(target), self.cardinalities)
-        row = joint[torch.arange(len(joint), device=joint.device), rows]
-        return row / row.sum(-1, keepdim=True)
-
-    def joint(self, context: Context) -> Float[Tensor, "batch *cards"]:
-        """The distribution of a new row, float64 [batch, d_0, ..., d_{M-1}]."""
-        check_context(context, self.cardinalities)
-        step = max(1, 2**22 // self._cells)
-        parts = [self._joint(context[start : start + step]) for start in range(0, len(context), step)]
-        return torch.cat(parts)
-
-    def _joint(self, context: Tensor) -> Tensor:
-        m = len(self.cardinalities)
-        everything = count(context, m - 1, range(m - 1), self.cardinalities)
-        terms = [self._terms(everything, node) for node in range(m)]
-        nothing = torch.zeros(len(context), math.prod(self.cardinalities), dtype=torch.float64, device=context.device)
-        totals = []
-        for p, weight in zip(self._points.tolist(), self._weights.tolist(), strict=True):
-            values = [_over_subsets(own, p) for own in terms]
-            before = {0: nothing}  # log F, by the bits of S
-            for members in range(1, 2**m):
-                last = [node for node in range(m) if members >> node & 1]
-                options = [before[members - 2**node] + values[node][_inside(members, node, m)] for node in last]
-                before[members] = torch.stack(options).logsumexp(0)
-            totals.append(math.log(weight) + before[2**m - 1])
-        return torch.stack(totals).logsumexp(0).softmax(-1).reshape(-1, *self.cardinalities)
-
-    def _terms(self, everything: Tensor, node: int) -> Tensor:
-        """log L(A) P(x_node | x_A, A), for all subsets A of the other nodes and all x: [batch, 2, ..., 2, X]."""
-        cards = self.cardinalities
-        counts = _subset_counts(everything.movedim(node + 1, -1))
-        x = torch.cartesian_prod(*(torch.arange(card, device=counts.device) for card in cards)).reshape(-1, len(cards))
-        index = torch.zeros_like(x[:, 0])
-        for i in (i for i in range(len(cards)) if i != node):  # along each axis: summed out, or x's own state
-            pair = torch.stack([torch.full_like(x[:, i], cards[i]), x[:, i]])
-            index = index.unsqueeze(-2) * (1 + cards[i]) + pair
-        means = _means(counts, self.alpha).flatten(1)[:, index * cards[node] + x[:, node]]
-        return _log_evidence(counts, self.alpha).unsqueeze(-1) + means.log()
-
-
-def _over_subsets(terms: Tensor, p: float) -> Tensor:
-    """log sum_{A in U} p^|A| (1 - p)^(|U| - |A|) exp(terms(A)), for all U: [batch, 2, ..., 2, X]."""
-    log_in, log_out = (math.log(q) if q > 0 else -math.inf for q in (p, 1 - p))
-    for axis in range(1, terms.ndim - 1):
-        out, inside = terms.select(axis, 0), terms.select(axis, 1)
-        terms = torch.stack([out, torch.logaddexp(log_out + out, log_in + inside)], dim=axis)
-    return terms
-
-
-def _inside(members: int, node: int, m: int) -> tuple[slice | int, ...]:
-    """Where V of `node` is for the set `members` without it."""
-    return (slice(None), *(members >> i & 1 for i in range(m) if i != node))
+def _averaged(weights: Tensor, means: Tensor) -> Tensor:
+    """sum_A weights[A] means[c(A)] for all c: [..., 2, ..., 2] and [..., 1 + d_0, ..., d] -> [..., d_0, ..., d]."""
+    for axis in range(2, weights.ndim):
+        card = means.shape[axis] - 1
+        outside, inside = weights.split(1, axis)
+        weights = torch.cat([inside.expand(*inside.shape[:axis], card, *inside.shape[axis + 1 :]), outside], axis)
+    total = weights.unsqueeze(-1) * means
+    for axis in range(2, weights.ndim):
+        total = total.narrow(axis, 0, total.shape[axis] - 1) + total.narrow(axis, total.shape[axis] - 1, 1)
+    return total
 
 
 class GraphAverage:
@@ -369,6 +316,19 @@ class GraphAverage:
             score = score + torch.cat(seen, dim=1).log()
         means = torch.stack([a.predict_proba(context, query, target) for a in answers], dim=1)
         return (score.softmax(-1).unsqueeze(-1) * means).sum(1)
+
+    def joint(self, context: Context) -> Float[Tensor, "batch *cards"]:
+        """The distribution of a new row, float64 [batch, d_0, ..., d_{M-1}]: `predict_proba` for all queries."""
+        check_context(context, self.cardinalities)
+        weights = self._log_weights(context).softmax(-1)
+        total = torch.zeros(len(context), *self.cardinalities, dtype=torch.float64, device=context.device)
+        for g, net in enumerate(self.graphs):
+            joint = torch.ones(len(context), dtype=torch.float64, device=context.device)
+            for m, table in enumerate(PosteriorMean(net, self.alpha).fit(context)):
+                shape = [card if i in net.parents[m] else 1 for i, card in enumerate(self.cardinalities[:m])]
+                joint = joint.unsqueeze(-1) * table.reshape(len(context), *shape, self.cardinalities[m])
+            total += weights[:, g].reshape(-1, *(1,) * len(self.cardinalities)) * joint
+        return total
 
 
 def baselines(

@@ -30,10 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from bnicl.encoding import blocks
+from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork, check_network
 from bnicl.priors import check_count
 from bnicl.sampling import ravel_states
-from bnicl.transformer import InContextTransformer, Transformer, TransformerConfig
+from bnicl.transformer import Transformer, TransformerConfig
 
 Variant = Literal["paper", "causal", "heads", "prompt"]
 ROUNDING = 64  # times the machine epsilon: what the sums of a forward pass may add to the error

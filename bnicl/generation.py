@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bnicl.encoding import ABSENT, check_tensor
 from bnicl.estimators import Predictor
+from bnicl.incontext import InContextTransformer
 from bnicl.priors import Seed, check_count, make_generator
-from bnicl.transformer import InContextTransformer
 
 
 def generate(

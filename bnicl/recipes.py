@@ -3,7 +3,8 @@
 "fast"   every target of every query is asked at once, after one reading of the context; new tables in each
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
-"structure"  the same for graphs that are not known: rows attend to one another, and there are more layers.
+"structure"  the same for graphs that are not known: rows attend to one another, there are more layers, and the loss
+         is the cross-entropy to the exact optimum on the same context.
 "paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
          MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
@@ -17,20 +18,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from bnicl.encoding import Encoding
+from bnicl.evaluation import optimum
 from bnicl.networks import check_source, load_network
 from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
 from bnicl.structures import OneOf, RandomGraphs, StructurePrior
 from bnicl.transformer import Mask, Transformer, TransformerConfig
 
-Objective = Literal["true", "drawn", "mle"]
+Objective = Literal["true", "optimum", "drawn", "mle"]
 Recipe = Literal["fast", "structure", "paper"]
 PriorName = Literal["dirichlet", "two-bands"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"seconds": 120.0},
     "structure": {
         "seconds": 1200.0, "mask": "prefix", "n_layers": 3, "d_model": 48, "n_heads": 8, "d_mlp": 96, "batch": 32,
-        "n_queries": 4, "layer_norm": True, "lr": 6e-3, "short_contexts": 0.7, "warmup": 200,
+        "n_queries": 4, "objective": "optimum", "calm_start": True, "lr": 4e-3, "short_contexts": 0.7, "warmup": 200,
     },
     "paper": {
         "steps": 100_000, "n_tables": 20_000, "min_context": 200, "max_context": 200, "short_contexts": 1.0,
@@ -81,7 +83,8 @@ class TrainingConfig(BaseModel):
     n_queries: PositiveInt = 1  # rows of each context's network that are asked about
     one_target: bool = False  # one drawn target a step instead of all
 
-    # the loss: cross-entropy to the true conditional or to the drawn value, l1 distance to the in-context MLE
+    # the loss: cross-entropy to the true conditional, to its expectation given the context (the exact optimum, the same
+    # minimiser without noise) or to the drawn value; l1 distance to the in-context MLE
     objective: Objective = "true"
     curriculum: bool = False  # over the first half, the targets become askable one at a time
 
@@ -97,6 +100,7 @@ class TrainingConfig(BaseModel):
     d_mlp: PositiveInt = 64
     activation: Literal["relu", "gelu"] = "relu"
     layer_norm: bool = False
+    calm_start: bool = False  # layers at first add less to the stream, the less the more there are
     dropout: Share = 0.0
 
     # the optimiser: AdamW, linear warm-up, then a cosine from lr to final_lr
@@ -132,15 +136,16 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"final_lr: expected at most lr = {self.lr}, got {self.final_lr}")
         if self.dropout and self.multiset:
             raise ValueError("multiset: expected False with dropout, which treats equal rows differently, got True")
-        if isinstance(networks, StructurePrior):
-            networks.optimum()  # refuses what is too large to be measured
+        best = optimum(networks)  # refuses what is too large to be measured
         if not self.graph.startswith("random") and (self.edge_prob, self.n_states) != ((0.5, 0.5), 2):
             raise ValueError(f"edge_prob, n_states: expected their defaults for {self.graph!r}, which is not random")
         known = isinstance(networks, NetworkPrior)
         if self.shuffled and known:
             raise ValueError(f"shuffled: expected False for {self.graph!r}, whose graph is known, got True")
         if self.objective == "mle" and not known:
-            raise ValueError(f"objective: expected 'true' or 'drawn' for unknown graphs, got {self.objective!r}")
+            raise ValueError("objective: expected 'true', 'optimum' or 'drawn' for unknown graphs, got 'mle'")
+        if self.objective == "optimum" and best is None:
+            raise ValueError("objective: expected 'true' or 'drawn' where no closed form is known, got 'optimum'")
         if self.prior == "two-bands" and set(networks.net.cardinalities) != {2}:
             raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
         return self
@@ -172,4 +177,4 @@ class TrainingConfig(BaseModel):
             n_positions=self.max_context if self.positions else 0,
             log_n=self.log_n,
         )
-        return Transformer(config).init_weights(make_generator(self.seed, WEIGHTS))
+        return Transformer(config).init_weights(make_generator(self.seed, WEIGHTS), self.calm_start)

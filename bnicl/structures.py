@@ -19,10 +19,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from bnicl.averages import EdgeProb, GraphAverage, ModelAverage, OrderAverage, check_edge_prob
+from bnicl.averages import Average, EdgeProb, GraphAverage, ModelAverage, check_edge_prob
 from bnicl.encoding import Context, Query, check_cardinalities, check_context, check_query, check_tensor
-from bnicl.estimators import Predictor, Probabilities, Unmatched, check_unmatched, normalised, tally
+from bnicl.estimators import Probabilities, Unmatched, check_unmatched, normalised, tally
 from bnicl.networks import BayesianNetwork
+from bnicl.orders import OrderAverage
 from bnicl.priors import ALPHA_RANGE, Dirichlet, Prior, Seed, check_count, check_number, make_generator
 from bnicl.sampling import Rows, sample_rows
 
@@ -59,7 +60,7 @@ class Graphs(Protocol):
 
     def sample(self, batch: int, generator: torch.Generator) -> Adjacency: ...
 
-    def average(self, alpha: float) -> Predictor: ...
+    def average(self, alpha: float) -> Average: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class RandomGraphs:
         u = torch.rand((batch, m, m), dtype=torch.float64, device=generator.device, generator=generator)
         return (u < p).triu(1)
 
-    def average(self, alpha: float) -> Predictor:
+    def average(self, alpha: float) -> Average:
         """The exact optimum for Dirichlet(alpha) tables, the order being known."""
         average = ModelAverage(self.cardinalities, alpha, self.edge_prob)
         average.check_size(len(self.cardinalities) - 1)
@@ -125,7 +126,7 @@ class OneOf:
         chosen = torch.randint(len(matrices), (batch,), device=generator.device, generator=generator)
         return matrices.to(generator.device)[chosen]
 
-    def average(self, alpha: float) -> Predictor:
+    def average(self, alpha: float) -> Average:
         """The exact optimum for Dirichlet(alpha) tables, the order being known."""
         return GraphAverage(self.graphs, alpha)
 
@@ -172,7 +173,7 @@ class StructurePrior:
         """The complete graph, on which every one of these networks is a network."""
         return complete_network(self.graphs.cardinalities)
 
-    def optimum(self) -> Predictor | None:
+    def optimum(self) -> Average | None:
         """The exact optimum under this distribution; None where no closed form is known.
 
         Raises ValueError where it is too large a sum.

@@ -1,7 +1,8 @@
 """What training leaves: a transformer with trained weights as a predictor, and the file that keeps it.
 
-A context is a multiset of rows. With `multiset`, and where the network has at most twice as many joint states as
-the context has rows, each state is read once, with its count. The numbers are the same (see `transformer`).
+A context is a multiset of rows. With `multiset` each is read once, with its count, and the numbers are the same (see
+`transformer`): where rows attend to themselves alone, every joint state of the network, read once for all contexts,
+if there are at most twice as many as rows; elsewhere the distinct rows of each context.
 A checkpoint also holds what the run needs to go on: the optimiser's state and how far it is.
 """
 
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from bnicl.encoding import Context, Query, check_context, check_query, context_columns, query_columns
 from bnicl.estimators import Probabilities
+from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork
 from bnicl.recipes import TrainingConfig
 from bnicl.sampling import ravel_states
-from bnicl.transformer import Hook, InContextTransformer, Transformer
+from bnicl.transformer import Hook, Transformer
 
 
 class TrainedTransformer(InContextTransformer):
@@ -73,7 +75,7 @@ class TrainedTransformer(InContextTransformer):
         """The read-out for each target of each query, the context being read once where the mask allows it."""
         cards, encoding = self.cardinalities, self.encoding
         asked = query_columns(queries, targets, cards, self.dtype, encoding).flatten(1, 2)
-        rows, counts = _multiset(context, cards) if self._counted(context.shape[1]) else (context, None)
+        rows, counts = self._read_once(context)
         columns = context_columns(rows, cards, self.dtype, encoding)
         if self.config.mask != "none":
             return self.model.answer(self.model.remember(columns, counts, hook), asked, hook).unflatten(
@@ -85,10 +87,23 @@ class TrainedTransformer(InContextTransformer):
         whole = self.model(torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1), hook, counts)
         return whole[:, -1].unflatten(0, (batch, -1, len(targets)))
 
-    def _counted(self, n: int) -> bool:
-        """Whether a context of n rows is read as joint states with their counts."""
-        ordered = self.config.mask == "causal" or self.config.positions
-        return self.config.multiset and not ordered and math.prod(self.cardinalities) <= 2 * n
+    def _read_once(
+        self, context: Context
+    ) -> tuple[Int64[Tensor, "any rows nodes"], Int64[Tensor, "batch rows"] | None]:
+        """The rows to be read, for all contexts or for each, and how often each of them stands in each context."""
+        states, mask = math.prod(self.cardinalities), self.config.mask
+        ordered = mask == "causal" or self.config.positions
+        most = 2 * context.shape[1] if mask == "rows" else _MOST_STATES
+        if not self.config.multiset or ordered or states > most:
+            return context, None
+        every, counts = _multiset(context, self.cardinalities)
+        if mask == "rows":
+            return every, counts
+        counts, index = counts.topk(int((counts > 0).sum(1).max()))
+        return every[0][index], counts
+
+
+_MOST_STATES = 2**12  # counting the rows of more joint states would take longer than reading them twice
 
 
 def _multiset(

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from bnicl.encoding import blocks
-from bnicl.estimators import MaximumLikelihood
+from bnicl.estimators import MaximumLikelihood, PosteriorMean
 from bnicl.evaluation import kl_bits, optimum, total_variation
 from bnicl.networks import BayesianNetwork
 from bnicl.priors import make_generator
 from bnicl.recipes import HELD_OUT, POOL, STEP, Objective, TrainingConfig
-from bnicl.sampling import Batch, conditional, sample_rows
-from bnicl.structures import StructureBatch
+from bnicl.sampling import Batch, NetworkPrior, conditional, sample_rows
+from bnicl.structures import StructureBatch, conditionals
 from bnicl.trained import CHECKPOINT, State, TrainedTransformer, resume_run, save_run
 from bnicl.transformer import Hook, Transformer
 
@@ -34,12 +34,12 @@ _SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
 class _Examples(NamedTuple):
-    """What a step learns from: contexts, queries, the targets asked, and the networks' own tables."""
+    """What a step learns from: contexts, queries, the targets asked, and the tables that say what is right."""
 
     context: Tensor
     queries: Tensor
     targets: list[int]
-    cpts: Sequence[Tensor]
+    tables: Sequence[Tensor]
 
 
 class _Stream:
@@ -48,9 +48,9 @@ class _Stream:
     def __init__(self, config: TrainingConfig, process: int = 0) -> None:
         self.process = process
         self.config, self.networks, self.net = config, config.networks, config.networks.net
-        self.pool: tuple[Tensor, ...] | None = None
+        self.pool: Batch | StructureBatch | None = None
         if config.n_tables is not None:
-            self.pool = self.networks.sample(config.n_tables, 1, self._generator(POOL)).cpts
+            self.pool = self.networks.sample(config.n_tables, 1, self._generator(POOL))
 
     def _generator(self, *stream: int) -> torch.Generator:
         return make_generator(self.config.seed, *stream, device=self.config.device)
@@ -64,14 +64,30 @@ class _Stream:
         askable = min(m, 1 + int(2 * progress * m)) if config.curriculum else m
         targets = [int(torch.randint(askable, (), generator=dice))] if config.one_target else list(range(askable))
         batch = self._draw(self._generator(STEP, step, 1 + 2 * self.process), config.batch, n + config.n_queries)
-        return _Examples(batch.rows[:, :n], batch.rows[:, n:], targets, batch.cpts)
+        context = batch.rows[:, :n]
+        return _Examples(context, batch.rows[:, n:], targets, self._right(batch, context))
+
+    def _right(self, batch: Batch | StructureBatch, context: Tensor) -> Sequence[Tensor]:
+        """The tables that the objective takes for right."""
+        if self.config.objective == "mle":
+            return MaximumLikelihood(self.net, "nan").fit(context)
+        if self.config.objective != "optimum":
+            return batch.cpts
+        if isinstance(self.networks, NetworkPrior):
+            return PosteriorMean(self.net, self.config.alpha).fit(context)
+        average = self.networks.optimum()
+        assert average is not None  # the configuration is checked
+        return conditionals(average.joint(context))
 
     def _draw(self, generator: torch.Generator, batch: int, n: int) -> Batch | StructureBatch:
         if self.pool is None:
             return self.networks.sample(batch, n, generator)
-        chosen = torch.randint(len(self.pool[0]), (batch,), generator=generator, device=generator.device)
-        cpts = tuple(table[chosen] for table in self.pool)
-        return Batch(cpts, sample_rows(self.net, cpts, n, generator))
+        chosen = torch.randint(len(self.pool.rows), (batch,), generator=generator, device=generator.device)
+        cpts = tuple(table[chosen] for table in self.pool.cpts)
+        rows = sample_rows(self.net, cpts, n, generator)
+        if isinstance(self.pool, StructureBatch):
+            return StructureBatch(cpts, rows, self.pool.adjacency[chosen])
+        return Batch(cpts, rows)
 
     def held_out(self) -> _Examples:
         n = min(max(100, self.config.min_context), self.config.max_context)
@@ -81,7 +97,7 @@ class _Stream:
 
 def _loss(net: BayesianNetwork, objective: Objective, outputs: Tensor, examples: _Examples) -> Tensor:
     """The objective, averaged over contexts, queries and targets; a query without an MLE does not count."""
-    context, queries, targets, cpts = examples
+    _, queries, targets, tables = examples
     most = max(net.cardinalities[m] for m in targets)
     own = [[*range(block.start, block.stop)] for block in (blocks(net.cardinalities)[m] for m in targets)]
     index = torch.tensor([[*units, *[-1] * (most - len(units))] for units in own], device=outputs.device)
@@ -90,10 +106,9 @@ def _loss(net: BayesianNetwork, objective: Objective, outputs: Tensor, examples:
     log_p = logits.log_softmax(-1)
     if objective == "drawn":
         return -log_p.gather(-1, queries[..., targets, None]).mean()
-    tables = MaximumLikelihood(net, "nan").fit(context) if objective == "mle" else cpts
     rows = [conditional(net, tables, queries, m).to(log_p.dtype) for m in targets]
     wanted = torch.stack([torch.nn.functional.pad(row, (0, most - row.shape[-1])) for row in rows], dim=2)
-    if objective == "true":
+    if objective != "mle":
         return -(wanted * log_p.masked_fill(index < 0, 0.0)).sum(-1).mean()
     distance = (log_p.exp() - wanted).abs().sum(-1)
     return distance[~distance.isnan()].sum() / (~distance.isnan()).sum().clamp(min=1)
@@ -257,7 +272,7 @@ def _learning_rate(config: TrainingConfig, step: int, share: float) -> float:
 
 def _record(run: TrainedTransformer, held_out: _Examples, state: State) -> dict[str, float]:
     """A record of the history; see `TrainedTransformer`."""
-    context, queries, targets, cpts = held_out
+    context, queries, targets, tables = held_out
     with torch.no_grad():
         outputs = run.outputs(context, queries, targets).flatten(0, 1)
     best_predictor = optimum(run.config.networks)
@@ -265,7 +280,7 @@ def _record(run: TrainedTransformer, held_out: _Examples, state: State) -> dict[
     repeated, asked = context.repeat_interleave(n, 0), queries.flatten(0, 1)
     regret, tv, floor = [], [], []
     for i, m in enumerate(targets):
-        truth, predicted = conditional(run.net, cpts, queries, m).flatten(0, 1), run.read(outputs[:, i].double(), m)
+        truth, predicted = conditional(run.net, tables, queries, m).flatten(0, 1), run.read(outputs[:, i].double(), m)
         best = best_predictor.predict_proba(repeated, asked, m) if best_predictor else torch.full_like(truth, torch.nan)
         regret.append(kl_bits(best, predicted))
         tv.append(total_variation(truth, predicted))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl.averages import EdgeProb, GraphAverage, ModelAverage, OrderAverage
+from bnicl import training
+from bnicl.averages import EdgeProb, GraphAverage, ModelAverage
 from bnicl.evaluation import shuffle_scores
+from bnicl.orders import OrderAverage
 from bnicl.searches import SearchedGraph, search_graphs
 from bnicl.structures import (
     GivenGraphs,
@@ -350,6 +352,41 @@ def test_edges_by_hand() -> None:
     assert bnicl.best_threshold(scores, truth) == pytest.approx(0.7)
 
 
+@pytest.mark.parametrize(
+    ("prior", "n"),
+    [
+        (StructurePrior(RandomGraphs((2, 3, 2, 2))), 11),
+        (StructurePrior(RandomGraphs((2, 2, 3), (0.2, 0.9)), bnicl.Dirichlet(0.8)), 4),
+        (StructurePrior(OneOf(SOME)), 7),
+        (StructurePrior(RandomGraphs((2,) * 3, (0.1, 1.0)), shuffled=True), 5),
+        (StructurePrior(RandomGraphs((2,))), 5),
+    ],
+)
+def test_the_distribution_of_a_new_row_says_what_is_predicted_query_by_query(prior: StructurePrior, n: int) -> None:
+    rows = prior.sample(12, n + 1, seed=5).rows
+    best = prior.optimum()
+    assert best is not None
+    joint = best.joint(rows[:, :n])
+    torch.testing.assert_close(joint.flatten(1).sum(1), torch.ones(12, dtype=torch.float64))
+    for target in range(prior.net.n_nodes):
+        answered = bnicl.conditional(prior.net, conditionals(joint), rows[:, n], target)
+        torch.testing.assert_close(answered, best.predict_proba(rows[:, :n], rows[:, n], target))
+
+
+@pytest.mark.parametrize("pooled", [None, 7])
+def test_the_loss_compares_with_the_optimum_on_the_same_contexts(pooled: int | None) -> None:
+    config = bnicl.TrainingConfig(graph="random4", recipe="structure", steps=1, batch=16, n_tables=pooled)
+    told, networks = (
+        training._Stream(config.model_copy(update={"objective": objective})).step(3, 0.0)
+        for objective in ("optimum", "true")
+    )
+    assert torch.equal(told.context, networks.context)
+    for target in range(4):
+        expected = ModelAverage((2,) * 4).predict_proba(told.context, told.queries[:, 1], target)
+        answered = bnicl.conditional(config.networks.net, told.tables, told.queries[:, 1], target)
+        torch.testing.assert_close(answered, expected)
+
+
 # --- training on unknown graphs -------------------------------------------------------------------
 
 
@@ -360,6 +397,7 @@ def test_edges_by_hand() -> None:
         {"graph": "random3", "n_states": 3, "shuffled": True},
         {"graph": "tree5+chain5+general5"},
         {"graph": "random4", "objective": "drawn", "n_tables": 20},
+        {"graph": "random4", "n_tables": 20, "layer_norm": True},
     ],
 )
 def test_training_on_unknown_graphs(fields: dict[str, Any], tmp_path: Path) -> None:
@@ -377,7 +415,7 @@ def test_training_on_unknown_graphs(fields: dict[str, Any], tmp_path: Path) -> N
 
 def test_training_finds_some_of_the_structure() -> None:
     """After a few hundred steps the transformer is nearer to the truth than whoever matches on all predecessors."""
-    small: dict[str, Any] = {"d_model": 32, "d_mlp": 64, "batch": 32, "n_queries": 4, "layer_norm": True}
+    small: dict[str, Any] = {"d_model": 32, "d_mlp": 64}
     run = bnicl.train(bnicl.TrainingConfig(graph="random3", recipe="structure", steps=400, records=8, **small))
     rivals: dict[str, Any] = {"trained": run, "naive": bnicl.NaiveFrequency((2, 2, 2), "marginal")}
     table = bnicl.evaluate(rivals, run.config.networks, [5], 300)
@@ -429,7 +467,9 @@ def test_training_finds_some_of_the_structure() -> None:
         (lambda: bnicl.TrainingConfig(graph="random5", steps=1, edge_prob=(0.5, 1.5)), "edge_prob"),
         (lambda: bnicl.TrainingConfig(graph="random5", steps=1, edge_prob=(0.5, 0.1)), "the smaller first"),
         (lambda: bnicl.TrainingConfig(graph="chain5", steps=1, shuffled=True), "shuffled: expected False for 'chain5'"),
-        (lambda: bnicl.TrainingConfig(graph="random5", steps=1, objective="mle"), "expected 'true' or 'drawn'"),
+        (lambda: bnicl.TrainingConfig(graph="random5", steps=1, objective="mle"), "expected 'true', 'optimum' or"),
+        (lambda: bnicl.TrainingConfig(graph="random5", steps=1, prior="two-bands", objective="optimum"),
+         "objective: expected 'true' or 'drawn' where no closed form"),
         (lambda: bnicl.TrainingConfig(graph="tree5+chain7", steps=1), "graphs: expected the cardinalities"),
     ],
 )  # fmt: skip

@@ -79,7 +79,7 @@ def test_the_recipe_of_the_paper_is_the_papers() -> None:
         ({"graph": "child", "prior": "two-bands"}, "prior: expected 'dirichlet' for a graph with more than two states"),
         ({"dropout": 0.1}, "multiset: expected False with dropout"),
         ({"recipe": ["fast"]}, "recipe\n.*'fast', 'structure' or 'paper'"),
-        ({"objective": "mse"}, "objective\n.*'true', 'drawn' or 'mle'"),
+        ({"objective": "mse"}, "objective\n.*'true', 'optimum', 'drawn' or 'mle'"),
         ({"recipe": "slow"}, "recipe\n.*'fast', 'structure' or 'paper'"),
         ({"device": "tpu"}, "device\n.*pattern"),
         ({"layers": 3}, "layers\n.*not permitted"),
@@ -136,19 +136,22 @@ def test_the_objectives_against_the_definitions() -> None:
     net, prior = run.net, bnicl.NetworkPrior(run.net)
     batch = prior.sample(6, 5, seed=2)
     context, queries, targets = batch.rows[:, :3], batch.rows[:, 3:], [0, 2, 4]
-    examples = training._Examples(context, queries, targets, batch.cpts)
     outputs = run.outputs(context, queries, targets)
-    sums: dict[Any, list[float]] = {"true": [], "drawn": [], "mle": []}
+    sums: dict[Any, list[float]] = {"true": [], "optimum": [], "drawn": [], "mle": []}
     for q in range(2):
         for m in targets:
             p = run.predict_proba(context, queries[:, q], m).double()
             truth = bnicl.conditional(net, batch.cpts, queries[:, q], m)
             mle = bnicl.MaximumLikelihood(net).predict_proba(context, queries[:, q], m)
             sums["true"] += (-(truth * p.log()).sum(-1)).tolist()
+            mean = bnicl.PosteriorMean(net, 0.5).predict_proba(context, queries[:, q], m)
+            sums["optimum"] += (-(mean * p.log()).sum(-1)).tolist()
             sums["drawn"] += (-p.gather(1, queries[:, q, m, None]).log()).flatten().tolist()
             sums["mle"] += [value for value in (p - mle).abs().sum(-1).tolist() if not math.isnan(value)]
     assert 0 < len(sums["mle"]) < len(sums["true"])  # some queries match no row: they do not count
     for objective, values in sums.items():
+        tables = training._Stream(config(objective=objective))._right(batch, context)
+        examples = training._Examples(context, queries, targets, tables)
         loss = training._loss(net, objective, outputs, examples).item()
         assert loss == pytest.approx(sum(values) / len(values), rel=1e-5)
 
@@ -158,14 +161,14 @@ def test_each_step_has_new_networks_and_the_same_whenever_it_is_drawn() -> None:
     first = [stream.step(i, 0.0) for i in range(3)]
     late = again.step(2, 0.0)
     assert torch.equal(late.context, first[2].context)
-    assert torch.equal(late.cpts[2], first[2].cpts[2])
-    tables = torch.cat([examples.cpts[2].flatten() for examples in first])
+    assert torch.equal(late.tables[2], first[2].tables[2])
+    tables = torch.cat([examples.tables[2].flatten() for examples in first])
     assert len(tables.unique()) == len(tables)
 
 
 def test_a_pool_repeats_its_tables() -> None:
     stream = training._Stream(config(n_tables=3))
-    tables = torch.cat([stream.step(i, 0.0).cpts[0][:, 0] for i in range(5)])
+    tables = torch.cat([stream.step(i, 0.0).tables[0][:, 0] for i in range(5)])
     assert len(tables.unique()) == 3
 
 
@@ -299,9 +302,9 @@ def test_two_processes_train_one_transformer_on_twice_the_contexts(
 
     def both(stream: training._Stream, step: int, progress: float) -> training._Examples:
         one, other = (real(training._Stream(made, process), step, progress) for process in range(2))
-        cpts = [torch.cat(tables) for tables in zip(one.cpts, other.cpts, strict=True)]
+        tables = [torch.cat(parts) for parts in zip(one.tables, other.tables, strict=True)]
         context, queries = (torch.cat(rows) for rows in zip(one[:2], other[:2], strict=True))
-        return training._Examples(context, queries, one.targets, cpts)
+        return training._Examples(context, queries, one.targets, tables)
 
     monkeypatch.setattr(training._Stream, "step", both)
     alone = weights(train(made))
