@@ -293,6 +293,15 @@ class GraphAverage:
         check_context(context, self.cardinalities)
         return self._log_weights(context).softmax(-1)
 
+    def edge_posterior(self, context: Context) -> Float[Tensor, "batch nodes nodes"]:
+        """The probability that i is a parent of j, float64 [batch, M, M]."""
+        posterior, m = self.graph_posterior(context), len(self.cardinalities)
+        edges = torch.zeros(len(context), m, m, dtype=torch.float64, device=context.device)
+        for g, net in enumerate(self.graphs):
+            for i, j in net.edges:
+                edges[:, i, j] += posterior[:, g]
+        return edges
+
     def _log_weights(self, context: Tensor) -> Tensor:
         """log P(context | g), [batch, graphs]."""
         families = {(m, parents) for net in self.graphs for m, parents in enumerate(net.parents)}

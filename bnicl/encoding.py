@@ -175,24 +175,26 @@ def check_cardinalities(cardinalities: Sequence[int]) -> tuple[int, ...]:
     return cards
 
 
-def check_context(context: Tensor, cardinalities: Sequence[int]) -> None:
-    """Raises ValueError unless `context` is int64 [batch, n, M], n >= 1, every entry a state of its node."""
+def check_context(context: Tensor, cardinalities: Sequence[int], absent: bool = False) -> None:
+    """Raises ValueError unless `context` is int64 [batch, n, M], n >= 1, of states, or `absent` values."""
     check_tensor("context", context)
     if context.ndim != 3:
         raise ValueError(f"context: expected shape [batch, n, {len(cardinalities)}], got {tuple(context.shape)}")
-    check_states("context", context, cardinalities)
+    check_states("context", context, cardinalities, absent)
     if context.shape[0] == 0 or context.shape[1] == 0:
         raise ValueError(f"context: expected at least one row in at least one context, got {tuple(context.shape)}")
 
 
-def check_query(context: Tensor, query: Tensor, target: int, cardinalities: Sequence[int]) -> None:
-    """Raises ValueError unless target is a node and `query` [batch, M] has a state for each node before it."""
+def check_query(
+    context: Tensor, query: Tensor, target: int, cardinalities: Sequence[int], absent: bool = False
+) -> None:
+    """Raises ValueError unless target is a node and `query` [batch, M] has a state, or `absent`, for all before it."""
     m = len(cardinalities)
     check_target(target, cardinalities)
     check_tensor("query", query)
     if query.ndim != 2 or query.shape[1] != m or query.shape[0] != context.shape[0]:
         raise ValueError(f"query: expected shape ({context.shape[0]}, {m}), got {tuple(query.shape)}")
-    check_states("query", query[:, :target], cardinalities[:target])
+    check_states("query", query[:, :target], cardinalities[:target], absent)
 
 
 def check_target(target: int, cardinalities: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from pydantic import (
 
 from bnicl.estimators import Unmatched
 from bnicl.networks import check_source, load_network
-from bnicl.recipes import PriorName, Recipe
+from bnicl.recipes import Objective, PriorName, Recipe
 from bnicl.transformer import Mask
 
 T = TypeVar("T")
@@ -115,6 +115,7 @@ TYPES: dict[str, Any] = {
     "Unmatched": Unmatched,
     "Recipe": Recipe,
     "PriorName": PriorName,
+    "Objective": Objective,
     "Mask": Mask,
 }
 _ADAPTERS = {name: TypeAdapter(annotation) for name, annotation in TYPES.items()}

@@ -31,8 +31,8 @@ PriorName = Literal["dirichlet", "two-bands"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"seconds": 120.0},
     "structure": {
-        "seconds": 1200.0, "mask": "prefix", "n_layers": 3, "d_model": 48, "n_heads": 8, "d_mlp": 96, "batch": 32,
-        "n_queries": 4, "objective": "optimum", "calm_start": True, "lr": 4e-3, "short_contexts": 0.7, "warmup": 200,
+        "seconds": 1200.0, "mask": "prefix", "n_layers": 4, "d_model": 64, "n_heads": 8, "d_mlp": 128, "batch": 32,
+        "n_queries": 4, "objective": "optimum", "calm_start": True, "lr": 5e-3, "short_contexts": 0.4, "warmup": 200,
     },
     "paper": {
         "steps": 100_000, "n_tables": 20_000, "min_context": 200, "max_context": 200, "short_contexts": 1.0,

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from bnicl.encoding import Context, Query, check_context, check_query, context_columns, query_columns
+from bnicl.encoding import ABSENT, Context, Query, check_context, check_query, context_columns, query_columns
 from bnicl.estimators import Probabilities
 from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork
@@ -47,9 +47,12 @@ class TrainedTransformer(InContextTransformer):
         return self.model.W_E.device
 
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
-        """The next value's distribution, [batch, card[target]], rows summing to 1."""
-        check_context(context, self.cardinalities)
-        check_query(context, query, target, self.cardinalities)
+        """The next value's distribution, [batch, card[target]], rows summing to 1.
+
+        Values may be ABSENT: of nodes that a smaller network does not have, for example.
+        """
+        check_context(context, self.cardinalities, absent=True)
+        check_query(context, query, target, self.cardinalities, absent=True)
         known = query.clone()
         known[:, target:] = 0  # not read; any state will do
         step = max(1, 2**24 // context.shape[1] ** 2)
@@ -94,7 +97,7 @@ class TrainedTransformer(InContextTransformer):
         states, mask = math.prod(self.cardinalities), self.config.mask
         ordered = mask == "causal" or self.config.positions
         most = 2 * context.shape[1] if mask == "rows" else _MOST_STATES
-        if not self.config.multiset or ordered or states > most:
+        if not self.config.multiset or ordered or states > most or bool((context == ABSENT).any()):
             return context, None
         every, counts = _multiset(context, self.cardinalities)
         if mask == "rows":
