@@ -373,6 +373,15 @@ def test_the_distribution_of_a_new_row_says_what_is_predicted_query_by_query(pri
         torch.testing.assert_close(answered, best.predict_proba(rows[:, :n], rows[:, n], target))
 
 
+def test_the_edges_of_one_of_several_graphs_are_averaged_by_their_posterior() -> None:
+    rows = StructurePrior(OneOf(SOME)).sample(5, 30, seed=0).rows
+    average = GraphAverage(SOME)
+    edges, posterior = average.edge_posterior(rows), average.graph_posterior(rows)
+    for i, j in ((0, 1), (1, 2), (0, 2), (3, 4), (2, 4)):
+        having = [g for g, net in enumerate(SOME) if i in net.parents[j]]
+        torch.testing.assert_close(edges[:, i, j], posterior[:, having].sum(1))
+
+
 @pytest.mark.parametrize("pooled", [None, 7])
 def test_the_loss_compares_with_the_optimum_on_the_same_contexts(pooled: int | None) -> None:
     config = bnicl.TrainingConfig(graph="random4", recipe="structure", steps=1, batch=16, n_tables=pooled)

@@ -131,6 +131,48 @@ def test_values_from_the_target_on_are_not_read() -> None:
     assert torch.equal(run.predict_proba(rows[:, :10], rows[:, 10], 2), run.predict_proba(rows[:, :10], hidden, 2))
 
 
+@pytest.mark.parametrize("mask", ["rows", "prefix", "none"])
+def test_absent_columns_are_blocks_of_zeros(mask: Any) -> None:
+    run = train(config(mask=mask, steps=2))
+    rows = bnicl.NetworkPrior(run.net).sample(3, 41, seed=1).rows
+    rows[:, :, 3:] = bnicl.ABSENT
+    context, query = rows[:, :40], rows[:, 40]
+    by_hand = run.model(
+        torch.cat(
+            [
+                bnicl.encoding.context_columns(context, run.cardinalities),
+                bnicl.encoding.query_columns(query, [2], run.cardinalities),
+            ],
+            dim=1,
+        )
+    )
+    assert torch.allclose(run.predict_proba(context, query, 2), run.read(by_hand[:, -1], 2), atol=1e-6)
+    whole = run.predict_proba(bnicl.NetworkPrior(run.net).sample(3, 40, seed=1).rows, query, 2)
+    assert not torch.allclose(whole, run.predict_proba(context, query, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (torch.zeros(2, 9, 6, dtype=torch.int64), "context: expected 5 columns, one for each node, got 6"),
+        (torch.full((2, 9, 5), 2), r"context: expected states of node 0 in 0..1, got 2"),
+        (torch.full((2, 9, 5), -2), r"context: expected states of node 0 in 0..1, got -2"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_more_variables_or_states_than_it_was_trained_on_are_refused(states: torch.Tensor, message: str) -> None:
+    run = train(config(steps=1))
+    with pytest.raises(ValueError, match=message):
+        run.predict_proba(states, states[:, 0], 1)
+
+
+def test_a_calm_start_shrinks_what_layers_add_and_nothing_else() -> None:
+    plain, calm = (config(calm_start=value, n_layers=3).build() for value in (False, True))
+    for (name, usual), smaller in zip(plain.named_parameters(), calm.parameters(), strict=True):
+        factor = 6**-0.5 if name.endswith(("W_O", "W_out")) else 1
+        assert torch.allclose(smaller, factor * usual), name
+
+
 def test_the_objectives_against_the_definitions() -> None:
     run = train(config(steps=2, n_queries=2))
     net, prior = run.net, bnicl.NetworkPrior(run.net)
