@@ -53,15 +53,24 @@ class TrainedTransformer(InContextTransformer):
         """
         check_context(context, self.cardinalities, absent=True)
         check_query(context, query, target, self.cardinalities, absent=True)
-        known = query.clone()
-        known[:, target:] = 0  # not read; any state will do
-        step = max(1, 2**24 // context.shape[1] ** 2)
+        return self.read(self._last_columns(context, query, [target])[:, 0], target)
+
+    def predict_all(self, context: Context, query: Query) -> list[Probabilities]:
+        """`predict_proba` for every target, the context being read once."""
+        check_context(context, self.cardinalities, absent=True)
+        last = len(self.cardinalities) - 1
+        check_query(context, query, last, self.cardinalities, absent=True)
+        read_out = self._last_columns(context, query, range(last + 1))
+        return [self.read(read_out[:, target], target) for target in range(last + 1)]
+
+    def _last_columns(self, context: Context, query: Query, targets: Sequence[int]) -> Float[Tensor, "batch targets S"]:
+        step = max(1, min(256, 2**24 // context.shape[1] ** 2))
         with torch.no_grad():
             parts = [
-                self.outputs(context[i : i + step].to(self.device), known[i : i + step, None].to(self.device), [target])
+                self.outputs(context[i : i + step].to(self.device), query[i : i + step, None].to(self.device), targets)
                 for i in range(0, len(context), step)
             ]
-        return self.read(torch.cat(parts)[:, 0, 0], target).to(context.device)
+        return torch.cat(parts)[:, 0].to(context.device)
 
     def conditioned(self, context: Int64[Tensor, "n nodes"]) -> Callable[[Query, int], Probabilities]:
         """As for any transformer, on the device of the weights."""

@@ -121,6 +121,8 @@ def test_packed_queries_are_answered_as_one_at_a_time_and_states_with_counts_as_
             predicted = packed.read(together[:, q, i], target)
             assert torch.allclose(predicted, packed.predict_proba(context, queries[:, q], target), atol=1e-6)
             assert torch.allclose(predicted, listed.predict_proba(context, queries[:, q], target), atol=1e-5)
+    for target, every in enumerate(packed.predict_all(context, queries[:, 0])):
+        assert torch.allclose(every, packed.predict_proba(context, queries[:, 0], target), atol=1e-6)
 
 
 def test_values_from_the_target_on_are_not_read() -> None:
