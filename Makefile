@@ -51,6 +51,7 @@ bench:
 	@$(PY) -m benchmarks.scale
 	@$(PY) -m benchmarks.batch
 	@$(PY) -m benchmarks.quality
+	@$(PY) -m benchmarks.structure
 
 clean:
 	rm -rf _build runs

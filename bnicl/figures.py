@@ -31,6 +31,9 @@ PALETTE = {
     "all parents": _COLORS[7],
     "told the graph": _COLORS[2],
     "told a wrong graph": _COLORS[8],
+    "hill climbing, bdeu": _COLORS[0],
+    "hill climbing, bic": _COLORS[9],
+    "PC": _COLORS[1],
     "transformer": _COLORS[3],
     "constructed transformer": _COLORS[5],
 }
@@ -44,6 +47,7 @@ MARKERS = {
 }
 MEASURES = {
     "tv": "total variation to the truth",
+    "ratio": "total variation over the floor's",
     "regret_bits": "regret (bits)",
     "mode_accuracy": "mode accuracy",
     "undefined": "share of queries without a match",
