@@ -28,6 +28,8 @@ PALETTE = {
     "naive": _COLORS[1],
     "posterior mean": _COLORS[2],
     "model average": _COLORS[4],
+    "graph average": _COLORS[4],
+    "order average": _COLORS[4],
     "all parents": _COLORS[7],
     "told the graph": _COLORS[2],
     "told a wrong graph": _COLORS[8],
