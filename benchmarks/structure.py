@@ -1,9 +1,8 @@
 """Graphs that nobody is told: how near a transformer comes to the exact average, and how fast, beside pgmpy's searches.
 
 Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv and unknown-searched.csv
-(`bnicl sweep` makes them) and of one run that is made here, wider and longer, on one thread; the paces are measured
-here, all in one go, on the same contexts. The verdicts go to results/unknown-targets.csv and into the README, the long
-run's curve to results/unknown-long.csv, the paces to results/unknown-pace.csv.
+(`bnicl sweep` makes them); the paces are measured here, all in one go, on the same contexts. The verdicts go to
+results/unknown-targets.csv and into the README, the paces to results/unknown-pace.csv.
 """
 
 import json
@@ -12,22 +11,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
 
 import pandas as pd
 import torch
 
 import bnicl
 from benchmarks.quality import RESULTS, ROOT, as_markdown
-from bnicl.runs import code_version, digest, environment
+from bnicl.runs import digest, environment
 
 START, END = "<!-- structure: written by make bench -->", "<!-- /structure -->"
 SEARCHES = {"hill climbing, bdeu": "bdeu", "hill climbing, bic": "bic", "PC": "pc"}
 FEW = 20  # contexts for those who take one at a time
-LONG: dict[str, Any] = {
-    "graph": "random5", "recipe": "structure", "seconds": 900.0, "n_layers": 3, "d_model": 96, "n_heads": 16,
-    "d_mlp": 192,
-}  # fmt: skip
 Line = tuple[str, float, str, str, str, bool | str]
 
 
@@ -74,30 +68,12 @@ def paces(n_nodes: int, n_contexts: int = 2048, n_rows: int = 100, repetitions: 
     return table.rename_axis("predictor").reset_index().assign(nodes=n_nodes)
 
 
-# --- the long run ---------------------------------------------------------------------------------
-
-
-def long_run() -> pd.DataFrame:
-    """Trains, or goes on where it was, and evaluates on held-out networks: a line a number of context rows."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    config = bnicl.TrainingConfig(**LONG)
-    run = bnicl.train(config, ROOT / "runs" / "structure" / code_version())
-    torch.set_num_threads(threads)
-    rivals: dict[str, bnicl.Predictor] = {"transformer": run, "model average": bnicl.ModelAverage(run.cardinalities)}
-    table = bnicl.evaluate(rivals, config.networks, (5, 20, 50, 100, 200, 500), 2048, seed=2000)
-    low, high = config.edge_prob
-    about = {"graph": config.graph, "lowest": low, "highest": high, "seed": config.seed, "seconds": config.seconds}
-    columns = ["predictor", "n_context", "tv", "regret_bits", "regret_low", "regret_high", "tv_to_mle"]
-    return table[table["node"] == "average"][columns].assign(**about)
-
-
 # --- qualities ---------------------------------------------------------------------------------------
 
 
-def verdicts(swept: pd.DataFrame, long: pd.DataFrame, searched: pd.DataFrame, pace: pd.DataFrame) -> pd.DataFrame:
+def verdicts(swept: pd.DataFrame, searched: pd.DataFrame, pace: pd.DataFrame) -> pd.DataFrame:
     """What each target asks, what was measured, and whether it is met."""
-    lines = [*_near_the_floor(swept), *_near_the_floor(long), *_near_the_mle(swept), *_beside_searches(searched, pace)]
+    lines = [*_near_the_floor(swept), *_near_the_mle(swept), *_beside_searches(searched, pace)]
     return pd.DataFrame(lines, columns=["measure", "value", "where", "unit", "target", "met"])
 
 
@@ -154,12 +130,11 @@ def main() -> None:
         warnings.simplefilter("ignore")  # pgmpy's, of its own parts
         pace = pd.concat([paces(5), paces(7)], ignore_index=True)
     print(pace.round(6).to_string(index=False))
-    long = long_run()
     swept, searched = (bnicl.load_results(f"unknown-{name}") for name in ("structure", "searched"))
-    found = verdicts(swept, long, searched, pace)
+    found = verdicts(swept, searched, pace)
     print(found.to_string(index=False))
     made = {"made by": "make bench", **environment(), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    for name, content in (("unknown-pace", pace), ("unknown-long", long), ("unknown-targets", found)):
+    for name, content in (("unknown-pace", pace), ("unknown-targets", found)):
         text = content.to_csv(index=False, float_format="%.6g")
         (RESULTS / f"{name}.csv").write_text(text)
         about = {"table": f"{name}.csv", "sha256": digest(text.encode()), **made}
