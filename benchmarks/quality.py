@@ -142,22 +142,28 @@ def as_markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        table = pd.concat(list(tqdm(pool.map(work, JOBS), total=len(JOBS))), ignore_index=True)
-    made = {"made by": "make bench", "threads": 1, **environment()}
+def publish(tables: dict[str, pd.DataFrame], verdicts: str, marks: tuple[str, str], threads: int) -> None:
+    """Writes tables with their provenance to results/, and those of the verdicts between two marks of the README."""
+    made = {"made by": "make bench", "threads": threads, **environment()}
     made["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    found = verdicts(table)
-    print(found.to_string(index=False))
-    for name, content in (("quality", table), ("quality-targets", found)):
+    for name, content in tables.items():
         text = content.to_csv(index=False, float_format="%.6g")
         (RESULTS / f"{name}.csv").write_text(text)
         about = {"table": f"{name}.csv", "sha256": digest(text.encode()), **made}
         (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
+    start, end = marks
     readme = (ROOT / "README.md").read_text()
-    before, rest = readme.split(START)
-    shown = as_markdown(pd.read_csv(RESULTS / "quality-targets.csv"))
-    (ROOT / "README.md").write_text(f"{before}{START}\n{shown}\n{END}{rest.split(END)[1]}")
+    before, rest = readme.split(start)
+    shown = as_markdown(pd.read_csv(RESULTS / f"{verdicts}.csv"))
+    (ROOT / "README.md").write_text(f"{before}{start}\n{shown}\n{end}{rest.split(end)[1]}")
+
+
+def main() -> None:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        table = pd.concat(list(tqdm(pool.map(work, JOBS), total=len(JOBS))), ignore_index=True)
+    found = verdicts(table)
+    print(found.to_string(index=False))
+    publish({"quality": table, "quality-targets": found}, "quality-targets", (START, END), threads=1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
 "structure"  the same for graphs that are not known: rows attend to one another, there are more layers, and the loss
-         is the cross-entropy to the exact optimum on the same context.
+         is the cross-entropy to the exact optimum on the same context. It has no layer norms and large steps, and some
+         trainings collapse: look at the history before trusting a run.
 "paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
          MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
