@@ -3,9 +3,9 @@
 "fast"   every target of every query is asked at once, after one reading of the context; new tables in each
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
-"structure"  the same for graphs that are not known: rows attend to one another, there are more layers, and the loss
-         is the cross-entropy to the exact optimum on the same context. It has no layer norms and large steps, and some
-         trainings collapse: look at the history before trusting a run.
+"structure"  the same for graphs that are not known: rows attend to one another and know for which target they are read,
+         the network is wider and deeper, the loss is the cross-entropy to the exact optimum on the same context, and
+         the optimiser is SOAP.
 "paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
          MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
@@ -32,8 +32,9 @@ PriorName = Literal["dirichlet", "two-bands"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"seconds": 120.0},
     "structure": {
-        "seconds": 1200.0, "mask": "prefix", "n_layers": 4, "d_model": 64, "n_heads": 8, "d_mlp": 128, "batch": 32,
-        "n_queries": 4, "objective": "optimum", "calm_start": True, "lr": 5e-3, "short_contexts": 0.4, "warmup": 200,
+        "seconds": 1200.0, "mask": "prefix", "per_target": True, "n_layers": 3, "d_model": 64, "n_heads": 8,
+        "d_mlp": 128, "batch": 32, "n_queries": 8, "objective": "optimum", "calm_start": True, "optimizer": "soap",
+        "lr": 8e-3, "warmup": 100, "clip": 0.05,
     },
     "paper": {
         "steps": 100_000, "n_tables": 20_000, "min_context": 200, "max_context": 200, "short_contexts": 1.0,
@@ -95,6 +96,9 @@ class TrainingConfig(BaseModel):
     positions: bool = False  # a learned vector for each place in the context
     log_n: bool = True
     multiset: bool = True  # equal rows are read once, with their count, where that is shorter
+    # The context is read anew for each target, and its rows carry the target's flag; else once for all targets. Rows of
+    # random graphs in order are then read up to the target: see `TrainedTransformer.read_up_to`.
+    per_target: bool = False
     d_model: PositiveInt = 32
     n_layers: PositiveInt = 2
     n_heads: PositiveInt = 2
@@ -104,12 +108,13 @@ class TrainingConfig(BaseModel):
     calm_start: bool = False  # layers at first add less to the stream, the less the more there are
     dropout: Share = 0.0
 
-    # the optimiser: AdamW, linear warm-up, then a cosine from lr to final_lr
+    # the optimiser: linear warm-up, then a cosine from lr to final_lr
+    optimizer: Literal["adamw", "soap"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=1)] = 1e-2
     final_lr: NonNegativeFloat = 1e-6
     warmup: NonNegativeInt = 50  # steps
     beta_2: Share = 0.99
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.0  # of AdamW
     clip: Annotated[float, Field(gt=0)] = 1.0  # the most that the gradient's norm may be
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products
@@ -137,6 +142,10 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"final_lr: expected at most lr = {self.lr}, got {self.final_lr}")
         if self.dropout and self.multiset:
             raise ValueError("multiset: expected False with dropout, which treats equal rows differently, got True")
+        if self.per_target and self.encoding == "raw":
+            raise ValueError("encoding: expected 'one-hot' with per_target, got 'raw'")
+        if self.weight_decay and self.optimizer == "soap":
+            raise ValueError(f"weight_decay: expected 0 with the optimizer 'soap', got {self.weight_decay}")
         best = optimum(networks)  # refuses what is too large to be measured
         if not self.graph.startswith("random") and (self.edge_prob, self.n_states) != ((0.5, 0.5), 2):
             raise ValueError(f"edge_prob, n_states: expected their defaults for {self.graph!r}, which is not random")

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork
 from bnicl.recipes import TrainingConfig
 from bnicl.sampling import ravel_states
-from bnicl.transformer import Hook, Transformer
+from bnicl.soap import FACTORS
+from bnicl.transformer import Hook, Memory, Transformer
 
 
 class TrainedTransformer(InContextTransformer):
@@ -73,9 +75,21 @@ class TrainedTransformer(InContextTransformer):
         return torch.cat(parts)[:, 0].to(context.device)
 
     def conditioned(self, context: Int64[Tensor, "n nodes"]) -> Callable[[Query, int], Probabilities]:
-        """As for any transformer, on the device of the weights."""
-        answer = super().conditioned(context.to(self.device))
-        return lambda query, target: answer(query.to(self.device), target).to(context.device)
+        """As for any transformer, on the device of the weights; the context is read once (for each target)."""
+        rows = context.to(self.device)[None]
+
+        @cache
+        def memory(told: int | None) -> Memory:
+            with torch.no_grad():
+                return self.model.remember(*self._read(rows, told))
+
+        def predict(query: Query, target: int) -> Probabilities:
+            asked = query_columns(query.to(self.device), [target], self.cardinalities, self.dtype, self.encoding)
+            with torch.no_grad():
+                answer = self.model.answer(memory(target if self.config.per_target else None), asked[None, :, 0])
+            return self.read(answer[0], target).to(context.device)
+
+        return predict
 
     def outputs(
         self,
@@ -85,30 +99,59 @@ class TrainedTransformer(InContextTransformer):
         hook: Hook | None = None,
     ) -> Float[Tensor, "batch n_queries targets S"]:
         """The read-out for each target of each query, the context being read once where the mask allows it."""
-        cards, encoding = self.cardinalities, self.encoding
-        asked = query_columns(queries, targets, cards, self.dtype, encoding).flatten(1, 2)
-        rows, counts = self._read_once(context)
-        columns = context_columns(rows, cards, self.dtype, encoding)
+        if self.config.per_target:
+            return torch.cat([self._answers(context, queries, [target], target, hook) for target in targets], dim=2)
+        return self._answers(context, queries, targets, None, hook)
+
+    def _answers(
+        self, context: Context, queries: Tensor, targets: Sequence[int], told: int | None, hook: Hook | None
+    ) -> Float[Tensor, "batch n_queries targets S"]:
+        """The read-out for each target, after a reading of the context for the target `told`, or for all (None)."""
+        asked = query_columns(queries, targets, self.cardinalities, self.dtype, self.encoding).flatten(1, 2)
+        columns, counts = self._read(context, told)
         if self.config.mask != "none":
-            return self.model.answer(self.model.remember(columns, counts, hook), asked, hook).unflatten(
-                1, (-1, len(targets))
-            )
+            memory = self.model.remember(columns, counts, hook)
+            return self.model.answer(memory, asked, hook).unflatten(1, (-1, len(targets)))
         batch, n, _ = asked.shape  # each query is a sequence of its own
         repeated = columns.expand(batch, -1, -1).repeat_interleave(n, 0)
         counts = None if counts is None else counts.repeat_interleave(n, 0)
         whole = self.model(torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1), hook, counts)
         return whole[:, -1].unflatten(0, (batch, -1, len(targets)))
 
+    def read_up_to(self, target: int) -> int:
+        """How many of the first columns of the context are read for the target: all, or none that follow it.
+
+        Where every graph keeps to the order of the columns and nodes get their parents independently, what follows a
+        target says nothing about it. It says next to nothing where random graphs draw the probability of their edges
+        from a range. Of several given graphs it says which it is.
+        """
+        config = self.config
+        follows = config.per_target and not config.shuffled and "+" not in config.graph
+        return target + 1 if follows else len(self.cardinalities)
+
+    def _read(
+        self, context: Context, told: int | None
+    ) -> tuple[Float[Tensor, "any rows width"], Int64[Tensor, "batch rows"] | None]:
+        """The columns to be read, for all contexts or for each, and how often each of them stands in each context."""
+        n_nodes = len(self.cardinalities)
+        first = n_nodes if told is None else self.read_up_to(told)
+        rows, counts = self._read_once(context[..., :first], self.cardinalities[:first])
+        rows = torch.nn.functional.pad(rows, (0, n_nodes - first), value=ABSENT)
+        columns = context_columns(rows, self.cardinalities, self.dtype, self.encoding)
+        if told is not None:
+            columns[..., sum(self.cardinalities) + told] = 1
+        return columns, counts
+
     def _read_once(
-        self, context: Context
+        self, context: Context, cards: Sequence[int]
     ) -> tuple[Int64[Tensor, "any rows nodes"], Int64[Tensor, "batch rows"] | None]:
         """The rows to be read, for all contexts or for each, and how often each of them stands in each context."""
-        states, mask = math.prod(self.cardinalities), self.config.mask
+        states, mask = math.prod(cards), self.config.mask
         ordered = mask == "causal" or self.config.positions
         most = 2 * context.shape[1] if mask == "rows" else _MOST_STATES
         if not self.config.multiset or ordered or states > most or bool((context == ABSENT).any()):
             return context, None
-        every, counts = _multiset(context, self.cardinalities)
+        every, counts = _multiset(context, cards)
         if mask == "rows":
             return every, counts
         counts, index = counts.topk(int((counts > 0).sum(1).max()))
@@ -241,7 +284,9 @@ def resume_run(folder: Path, run: TrainedTransformer, optimizer: torch.optim.Opt
     about, tensors = _read(path)
     _restore(path, run, about, tensors)
     for name, weight in run.model.named_parameters():
-        own = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        factors = FACTORS if run.config.optimizer == "soap" and weight.ndim > 1 else ()
+        keys = ("step", "exp_avg", "exp_avg_sq", *factors)
+        own = {key: tensors.get(f"optimizer.{key}.{name}") for key in keys}
         if any(value is None for value in own.values()):
             raise ValueError(f"checkpoint: expected the optimiser's state of {name} in {path}, got none")
         optimizer.state[weight] = {key: value.to(run.device) for key, value in own.items() if value is not None}

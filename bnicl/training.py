@@ -24,6 +24,7 @@ from bnicl.networks import BayesianNetwork
 from bnicl.priors import make_generator
 from bnicl.recipes import HELD_OUT, POOL, STEP, Objective, TrainingConfig
 from bnicl.sampling import Batch, NetworkPrior, conditional, sample_rows
+from bnicl.soap import SOAP
 from bnicl.structures import StructureBatch, conditionals
 from bnicl.trained import CHECKPOINT, State, TrainedTransformer, resume_run, save_run
 from bnicl.transformer import Hook, Transformer
@@ -203,9 +204,7 @@ def train(
         raise ValueError(f"device: expected 'cpu', for there is no CUDA on this machine, got {config.device!r}")
     model = config.build().to(config.device)
     run = TrainedTransformer(model, config)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, betas=(0.9, config.beta_2), weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = _optimizer(config, model)
     folder = None if out is None else Path(out)
     processes = _Processes(run.device)
     with processes.one_before_the_others():
@@ -248,6 +247,13 @@ def train(
                 save_run(folder, run, optimizer, state)
                 saved = state.seconds
     return run
+
+
+def _optimizer(config: TrainingConfig, model: Transformer) -> torch.optim.Optimizer:
+    betas = (0.9, config.beta_2)
+    if config.optimizer == "soap":
+        return SOAP(model.parameters(), config.lr, betas)
+    return torch.optim.AdamW(model.parameters(), config.lr, betas, weight_decay=config.weight_decay, fused=True)
 
 
 def _check_finite(step: int, folder: Path | None, **measured: float) -> None:
