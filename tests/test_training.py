@@ -83,6 +83,9 @@ def test_the_recipe_of_the_paper_is_the_papers() -> None:
         ({"recipe": "slow"}, "recipe\n.*'fast', 'structure' or 'paper'"),
         ({"device": "tpu"}, "device\n.*pattern"),
         ({"layers": 3}, "layers\n.*not permitted"),
+        ({"per_target": True, "encoding": "raw"}, "encoding: expected 'one-hot' with per_target, got 'raw'"),
+        ({"optimizer": "soap", "weight_decay": 0.1}, "weight_decay: expected 0 with the optimizer 'soap', got 0.1"),
+        ({"optimizer": "sgd"}, "optimizer\n.*'adamw' or 'soap'"),
         ({"alpha": 0.0}, "alpha\n.*greater than or equal to 0.000001"),
     ],
 )
@@ -151,6 +154,59 @@ def test_absent_columns_are_blocks_of_zeros(mask: Any) -> None:
     assert torch.allclose(run.predict_proba(context, query, 2), run.read(by_hand[:, -1], 2), atol=1e-6)
     whole = run.predict_proba(bnicl.NetworkPrior(run.net).sample(3, 40, seed=1).rows, query, 2)
     assert not torch.allclose(whole, run.predict_proba(context, query, 2), atol=1e-6)
+
+
+UNKNOWN: dict[str, Any] = {"graph": "random4", "mask": "prefix", "per_target": True, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "up_to"),
+    [
+        ({}, (1, 2, 3, 4)),
+        ({"edge_prob": (0.2, 0.9)}, (1, 2, 3, 4)),
+        ({"graph": "general5"}, (1, 2, 3, 4, 5)),
+        ({"mask": "rows"}, (1, 2, 3, 4)),
+        ({"mask": "none"}, (1, 2, 3, 4)),
+        ({"multiset": False}, (1, 2, 3, 4)),
+        ({"shuffled": True}, (4, 4, 4, 4)),  # who the others' parents are says in which order the columns are
+        ({"graph": "tree5+chain5+general5"}, (5, 5, 5, 5, 5)),  # and of which graph they are
+    ],
+)
+def test_a_context_read_for_a_target_is_its_columns_up_to_it_with_its_flag(
+    fields: dict[str, Any], up_to: tuple[int, ...]
+) -> None:
+    run = train(config(**{**UNKNOWN, **fields}))
+    n_nodes, cards = run.net.n_nodes, run.cardinalities
+    assert tuple(run.read_up_to(target) for target in range(n_nodes)) == up_to
+    rows = run.config.networks.sample(3, 41, seed=1).rows
+    context, query = rows[:, :40], rows[:, 40]
+    every = run.predict_all(context, query)
+    for target in range(n_nodes):
+        seen = context.clone()
+        seen[..., up_to[target] :] = bnicl.ABSENT
+        columns = bnicl.encoding.context_columns(seen, cards)
+        columns[..., sum(cards) + target] = 1
+        asked = bnicl.encoding.query_columns(query, [target], cards)
+        by_hand = run.read(run.model(torch.cat([columns, asked], dim=1))[:, -1], target)
+        assert torch.allclose(run.predict_proba(context, query, target), by_hand, atol=1e-6)
+        assert torch.allclose(every[target], by_hand, atol=1e-6)
+        if run.config.mask != "none":
+            answer = run.conditioned(context[1])
+            assert torch.allclose(answer(query[1:], target)[0], by_hand[1], atol=1e-6)
+
+
+def test_what_follows_a_target_of_a_random_graph_says_next_to_nothing_about_it() -> None:
+    """The exact average over the first columns against that over all, where it is the wide range of edges that ties."""
+    networks = bnicl.StructurePrior(bnicl.RandomGraphs((2,) * 4, (0.1, 0.8)))
+    rows = networks.sample(200, 21, seed=0).rows
+    context, query = rows[:, :20], rows[:, 20]
+    for target in range(4):
+        first = bnicl.ModelAverage((2,) * (target + 1), edge_prob=(0.1, 0.8))
+        some = first.predict_proba(context[..., : target + 1], query[:, : target + 1], target)
+        whole = bnicl.ModelAverage((2,) * 4, edge_prob=(0.1, 0.8)).predict_proba(context, query, target)
+        lost = bnicl.kl_bits(whole, some).mean().item()
+        assert lost < 5e-4
+        assert (lost < 1e-12) == (target in (0, 3))  # the first has no parents, and nothing follows the last
 
 
 @pytest.mark.parametrize(
@@ -242,6 +298,7 @@ def test_the_length_of_the_context_is_drawn_within_its_bounds() -> None:
         {"prior": "two-bands"},
         {"precision": "bfloat16"},
         {"graph": "asia", "max_context": 300},
+        {"optimizer": "soap", "per_target": True},
         {"graph": "cancer", "n_tables": 5, "dropout": 0.2, "multiset": False, "layer_norm": True, "activation": "gelu"},
     ],
 )
@@ -265,6 +322,14 @@ def test_training_comes_near_the_optimum() -> None:
     assert tuple(new.shape) == (20, 5)
 
 
+def test_the_recipe_for_unknown_graphs_comes_nearer_to_the_optimum_than_one_who_takes_all_for_parents() -> None:
+    run = train(TrainingConfig(graph="random3", recipe="structure", steps=300, d_model=32, n_heads=4, records=2))
+    rivals = {"transformer": run, "all parents": bnicl.PosteriorMean(run.net)}
+    table = bnicl.evaluate(rivals, run.config.networks, [20], 200).set_index(["predictor", "node"])
+    regret = table["regret_bits"].xs("average", level="node")
+    assert regret["transformer"] < regret["all parents"]
+
+
 def test_the_recipe_of_the_paper_trains() -> None:
     run = train(config(recipe="paper", steps=2, batch=4, d_model=16, d_mlp=16, n_tables=50, records=1, max_context=200))
     assert run.history[-1]["step"] == 2
@@ -282,8 +347,9 @@ bnicl.train(config, sys.argv[2])
 """
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    made = config(steps=600, records=7, n_tables=40, dropout=0.1, multiset=False, layer_norm=True)
+@pytest.mark.parametrize("optimizer", ["adamw", "soap"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, optimizer: Any) -> None:
+    made = config(steps=600, records=7, n_tables=40, dropout=0.1, multiset=False, layer_norm=True, optimizer=optimizer)
     whole = train(made)
     process = subprocess.Popen([sys.executable, "-c", LOOP, made.model_dump_json(), str(tmp_path)])
     try:
