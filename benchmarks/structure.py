@@ -76,13 +76,13 @@ def verdicts(swept: pd.DataFrame, searched: pd.DataFrame, pace: pd.DataFrame) ->
 
 def _near_the_floor(swept: pd.DataFrame) -> Iterator[Line]:
     """The worst of the seeds, wherever there are several."""
-    wanted = swept["n_context"].between(20, 500) & (swept["lowest"] != 0.1)
+    wanted = swept["n_context"].between(20, 500) & (swept["lowest"] != 0.1) & swept["graph"].str.startswith("random")
     for (graph, low, high), own in swept[wanted].groupby(["graph", "lowest", "highest"]):
         points = own.pivot(index=["seed", "n_context"], columns="predictor", values=["tv", "regret_bits"])
         ratio = points["tv"]["transformer"] / points["tv"]["model average"]
         regret = 1000 * points["regret_bits"]["transformer"]
         edges = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        about = f"{graph.removeprefix('random')} nodes, edges {edges}, after {own['seconds'].iloc[0] / 60:.0f} min"
+        about = f"{graph.removeprefix('random')} nodes, edges {edges}, after {own['minutes'].max():.0f} min"
         many = ratio.index.get_level_values("n_context") == 500
         for name, values, unit, most in (
             ("total variation over the floor's, N = 20 to 200", ratio[~many], "times", 1.05),
@@ -101,10 +101,16 @@ def _near_the_floor(swept: pd.DataFrame) -> Iterator[Line]:
 
 
 def _near_the_mle(swept: pd.DataFrame) -> Iterator[Line]:
-    own = swept[(swept["lowest"] == 0.1) & (swept["n_context"] == 500) & (swept["predictor"] == "transformer")].iloc[0]
-    value, where = float(own["tv_to_mle"]), f"N = 500, after {own['seconds'] / 60:.0f} min"
-    name = "5 nodes, edges 0.1 to 0.8: total variation to the MLE"
-    yield name, value, where, "", "below the published 0.025", value < 0.025
+    """The paper's own measure, beside what its figures end at."""
+    own = swept[(swept["n_context"] == 500) & (swept["predictor"] == "transformer")]
+    for name, of_these, published in (
+        ("5 nodes, tree, chain or general", own["graph"] == "tree5+chain5+general5", 0.011),
+        ("7 nodes, tree, chain or general", own["graph"] == "tree7+chain7+general7", 0.015),
+        ("5 nodes, edges 0.1 to 0.8", own["lowest"] == 0.1, 0.025),
+    ):
+        value, minutes = own[of_these][["tv_to_mle", "minutes"]].max()
+        where = f"N = 500, after {minutes:.0f} min"
+        yield f"{name}: total variation to the MLE", value, where, "", f"below {published:g}", bool(value < published)
 
 
 def _beside_searches(searched: pd.DataFrame, pace: pd.DataFrame) -> Iterator[Line]:

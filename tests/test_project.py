@@ -1,5 +1,6 @@
 """What holds the tree together: dependencies, light imports, and the form of every chapter."""
 
+import ast
 import importlib.metadata
 import json
 import re
@@ -58,7 +59,10 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
     provided = importlib.metadata.packages_distributions()
     files = [path for folder in ("bnicl", "tests", "benchmarks", "tools") for path in (ROOT / folder).glob("*.py")]
     for path in files:
-        for module in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE):
+        statements = list(ast.walk(ast.parse(path.read_text())))
+        named = [name.name for node in statements if isinstance(node, ast.Import) for name in node.names]
+        named += [node.module or "" for node in statements if isinstance(node, ast.ImportFrom)]
+        for module in {name.split(".")[0] for name in named}:
             if module in sys.stdlib_module_names or module in ours:
                 continue
             assert declared & {canonicalize_name(name) for name in provided[module]}, f"{path.name} imports {module}"
