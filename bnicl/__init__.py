@@ -1,7 +1,7 @@
 """Bayesian networks in context: the code behind an executable book.
 
 Read the modules in this order: priors, networks, encoding, sampling, estimators, averages, orders, structures,
-searches, transformer, incontext, construction, generation, evaluation, recipes, soap, trained, training.
+searches, transformer, incontext, construction, generation, evaluation, recipes, soap, trained, training, interventions.
 """
 
 from bnicl.averages import GraphAverage, ModelAverage, baselines

@@ -48,6 +48,14 @@ class TrainedTransformer(InContextTransformer):
     def device(self) -> torch.device:
         return self.model.W_E.device
 
+    def columns(self, context: Context, query: Query, target: int) -> Float[Tensor, "batch pos width"]:
+        """The input matrix of `encode`, its context read for the target where the recipe says so."""
+        columns = super().columns(context, query, target)
+        if not self.config.per_target:
+            return columns
+        told = self._columns(context[..., : self.read_up_to(target)], target)
+        return torch.cat([told, columns[:, -1:]], dim=1)
+
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
         """The next value's distribution, [batch, card[target]], rows summing to 1.
 
@@ -133,14 +141,17 @@ class TrainedTransformer(InContextTransformer):
         self, context: Context, told: int | None
     ) -> tuple[Float[Tensor, "any rows width"], Int64[Tensor, "batch rows"] | None]:
         """The columns to be read, for all contexts or for each, and how often each of them stands in each context."""
-        n_nodes = len(self.cardinalities)
-        first = n_nodes if told is None else self.read_up_to(told)
+        first = len(self.cardinalities) if told is None else self.read_up_to(told)
         rows, counts = self._read_once(context[..., :first], self.cardinalities[:first])
-        rows = torch.nn.functional.pad(rows, (0, n_nodes - first), value=ABSENT)
+        return self._columns(rows, told), counts
+
+    def _columns(self, first: Context, told: int | None) -> Float[Tensor, "any rows width"]:
+        """The columns of rows of the first nodes, with the flag of the target that they are read for."""
+        rows = torch.nn.functional.pad(first, (0, len(self.cardinalities) - first.shape[-1]), value=ABSENT)
         columns = context_columns(rows, self.cardinalities, self.dtype, self.encoding)
         if told is not None:
             columns[..., sum(self.cardinalities) + told] = 1
-        return columns, counts
+        return columns
 
     def _read_once(
         self, context: Context, cards: Sequence[int]

@@ -190,6 +190,7 @@ def test_a_context_read_for_a_target_is_its_columns_up_to_it_with_its_flag(
         by_hand = run.read(run.model(torch.cat([columns, asked], dim=1))[:, -1], target)
         assert torch.allclose(run.predict_proba(context, query, target), by_hand, atol=1e-6)
         assert torch.allclose(every[target], by_hand, atol=1e-6)
+        assert torch.equal(run.columns(context, query, target), torch.cat([columns, asked], dim=1))
         if run.config.mask != "none":
             answer = run.conditioned(context[1])
             assert torch.allclose(answer(query[1:], target)[0], by_hand[1], atol=1e-6)
