@@ -4,8 +4,8 @@
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
 "structure"  the same for graphs that are not known: rows attend to one another and know for which target they are read,
-         the network is wider and deeper, the loss is the cross-entropy to the exact optimum on the same context, and
-         the optimiser is SOAP.
+         the network is wider and deeper and starts smaller, the loss is the cross-entropy to the exact optimum on the
+         same context, and the optimiser is SOAP, with gradients cut off early.
 "paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
          MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
@@ -96,8 +96,8 @@ class TrainingConfig(BaseModel):
     positions: bool = False  # a learned vector for each place in the context
     log_n: bool = True
     multiset: bool = True  # equal rows are read once, with their count, where that is shorter
-    # The context is read anew for each target, and its rows carry the target's flag; else once for all targets. Rows of
-    # random graphs in order are then read up to the target: see `TrainedTransformer.read_up_to`.
+    # The context is read anew for each target, and its rows carry the target's flag; else once for all targets. Where
+    # what follows a target says nothing about it, rows are then read up to it: see `TrainedTransformer.read_up_to`.
     per_target: bool = False
     d_model: PositiveInt = 32
     n_layers: PositiveInt = 2

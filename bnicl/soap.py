@@ -1,8 +1,8 @@
 """SOAP: Adam, run in the eigenbasis of each matrix's gradients.
 
-For a weight G's gradient is a matrix [m, n]. Two moving averages, of G G^T and of G^T G, say along which directions of
-its rows and columns gradients vary together; Adam divides by the gradient's size along these directions instead of
-along the coordinates. From Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (2024). Here the matrices
+The gradient G of a weight is a matrix. Two moving averages, of G G^T and of G^T G, say along which directions of its
+rows and columns gradients vary together; Adam divides by the gradient's size along these directions instead of along
+the coordinates. From Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam" (2024). Here the matrices
 of one shape are worked on as one stack: for small transformers a step costs a few milliseconds.
 """
 
@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-Stack = Float[Tensor, "weights rows columns"]
 FACTORS = ("rows", "columns", "row_basis", "column_basis")  # of the state of a matrix, beside those that Adam has
 
 _FACTOR_DECAY = 0.95  # of the averages of G G^T and G^T G
@@ -22,11 +20,12 @@ _STEPS_BETWEEN_BASES = 10
 
 
 class SOAP(torch.optim.Optimizer):
-    """The optimiser; biases and gains, which are no matrices, are left to plain Adam.
+    """The optimiser; vectors (biases, layer norms) are left to plain Adam.
 
-    With m and v the averages of G and of its square in the basis, and Q_1, Q_2 the bases of rows and columns, a step is
+    With Q_1, Q_2 the bases of rows and columns, m the average of G and v that of the square of Q_1^T G Q_2, a step is
     W <- W - lr Q_1 [(Q_1^T m Q_2) / (sqrt(v) + eps)] Q_2^T, with Adam's corrections for the first steps. The bases are
-    refreshed every 10 steps. Heads' weights [head, d_model, d_head] are taken side by side, as one matrix.
+    refreshed every 10 steps. Heads' weights are one matrix: [head, d_model, d_head] side by side, and those of W_O,
+    [head, d_head, d_model], one below the other; their tau are one row.
 
     >>> weight = nn.Parameter(torch.eye(3))
     >>> optimizer = SOAP([weight], lr=0.1)

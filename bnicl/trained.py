@@ -66,7 +66,7 @@ class TrainedTransformer(InContextTransformer):
         return self.read(self._last_columns(context, query, [target])[:, 0], target)
 
     def predict_all(self, context: Context, query: Query) -> list[Probabilities]:
-        """`predict_proba` for every target, the context being read once."""
+        """`predict_proba` for every target, the context being read once (or once for each, with `per_target`)."""
         check_context(context, self.cardinalities, absent=True)
         last = len(self.cardinalities) - 1
         check_query(context, query, last, self.cardinalities, absent=True)
@@ -106,7 +106,7 @@ class TrainedTransformer(InContextTransformer):
         targets: Sequence[int],
         hook: Hook | None = None,
     ) -> Float[Tensor, "batch n_queries targets S"]:
-        """The read-out for each target of each query, the context being read once where the mask allows it."""
+        """The read-out for each target of each query; queries share a reading where the mask allows it."""
         if self.config.per_target:
             return torch.cat([self._answers(context, queries, [target], target, hook) for target in targets], dim=2)
         return self._answers(context, queries, targets, None, hook)
@@ -131,7 +131,8 @@ class TrainedTransformer(InContextTransformer):
 
         Where every graph keeps to the order of the columns and nodes get their parents independently, what follows a
         target says nothing about it. It says next to nothing where random graphs draw the probability of their edges
-        from a range. Of several given graphs it says which it is.
+        from a range, and is not read there either. Of several given graphs it says which it is, of permuted columns in
+        which order they are: then all are read, as always without `per_target`.
         """
         config = self.config
         follows = config.per_target and not config.shuffled and "+" not in config.graph

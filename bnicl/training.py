@@ -1,4 +1,4 @@
-"""Training: a transformer learns to predict from contexts alone, on networks of one graph with fresh tables.
+"""Training: a transformer learns to predict from contexts alone, on networks with fresh tables.
 
 A step draws networks, a context of N rows and a few queries from each, and moves the weights against the
 gradient of the loss. `recipes` says what it depends on, `trained` what it leaves.
