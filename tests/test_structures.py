@@ -430,7 +430,8 @@ def test_training_finds_some_of_the_structure() -> None:
     table = bnicl.evaluate(rivals, run.config.networks, [5], 300)
     tv = table[table["node"] == "average"].set_index("predictor")["tv"]
     assert tv["trained"] < tv["naive"]
-    assert run.history[-1]["regret_bits"] < 0.03 < run.history[0]["regret_bits"] / 2
+    assert run.history[-1]["regret_bits"] < 0.01  # bits
+    assert run.history[0]["regret_bits"] > 5 * run.history[-1]["regret_bits"]
 
 
 # --- bad input ------------------------------------------------------------------------------------

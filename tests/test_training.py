@@ -323,14 +323,6 @@ def test_training_comes_near_the_optimum() -> None:
     assert tuple(new.shape) == (20, 5)
 
 
-def test_the_recipe_for_unknown_graphs_comes_nearer_to_the_optimum_than_one_who_takes_all_for_parents() -> None:
-    run = train(TrainingConfig(graph="random3", recipe="structure", steps=300, d_model=32, n_heads=4, records=2))
-    rivals: dict[str, bnicl.Predictor] = {"transformer": run, "all parents": bnicl.PosteriorMean(run.net)}
-    table = bnicl.evaluate(rivals, run.config.networks, [20], 200).set_index(["predictor", "node"])
-    regret = table["regret_bits"].xs("average", level="node")
-    assert regret["transformer"] < regret["all parents"]
-
-
 def test_the_recipe_of_the_paper_trains() -> None:
     run = train(config(recipe="paper", steps=2, batch=4, d_model=16, d_mlp=16, n_tables=50, records=1, max_context=200))
     assert run.history[-1]["step"] == 2
