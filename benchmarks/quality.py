@@ -137,7 +137,7 @@ def as_markdown(table: pd.DataFrame) -> str:
     lines = ["| | measured | where | target |", "|---|---|---|---|"]
     for line in table.fillna({"unit": "", "target": "", "met": ""}).to_dict("records"):
         target = f"{line['target']}: {'met' if line['met'] else 'missed'}" if line["target"] else ""
-        number = f"{line['value']:.3g}" if line["value"] < 1000 else f"{line['value']:,.0f}"
+        number = f"{line['value']:.4g}" if line["value"] < 1000 else f"{line['value']:,.0f}"
         lines.append(f"| {line['measure']} | {number} {line['unit']}".rstrip() + f" | {line['where']} | {target} |")
     return "\n".join(lines)
 

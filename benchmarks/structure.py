@@ -119,11 +119,11 @@ def _beside_searches(searched: pd.DataFrame, pace: pd.DataFrame) -> Iterator[Lin
         nodes = int(graph.removeprefix("random"))
         tv = own.pivot(index="n_context", columns="predictor", values="tv")
         for name in SEARCHES:
-            for ratio in (tv[name] / tv["transformer"]).groupby(tv.index >= 20):
-                least, at = ratio[1].min(), f"N = {ratio[1].idxmin()}"
+            for many, ratio in (tv[name] / tv["transformer"]).groupby(tv.index >= 20):
+                least, at = ratio.min(), f"N = {ratio.idxmin()}"
                 target = "above 1" if name == "hill climbing, bdeu" else ""
                 about = f"{nodes} nodes: total variation of {name} over the transformer's"
-                rows = "N = 20 to 200" if ratio[0] else "N = 5"
+                rows = "N = 20 to 200" if many else "N = 5"
                 yield f"{about}, {rows}", least, at, "times", target, bool(least > 1) if target else ""
         here = pace[pace["nodes"] == nodes].set_index("predictor")
         times = float(here.loc["transformer", "times_hill_climbing"])
