@@ -190,6 +190,46 @@ def construct_mle_transformer(
     return MLETransformer(builder.build(dtype, sparse), net, variant, beta, beta_1, gamma, max_context)
 
 
+def start_as_construction(model: Transformer, net: BayesianNetwork, beta: float, scale: float) -> Transformer:
+    """`model`, in place, with the "causal" construction in a corner of its weights: an initialisation for training.
+
+    model: random weights, of at least the construction's size (`check_room`). What it has beyond that keeps its random
+    weights but writes nothing yet (its W_O and W_out are zero), so that the read-out is exactly `scale` times the
+    constructed transformer's, and all of it can learn. scale: what makes logits of shares; at 4 the softmax of two
+    states leaves shares near 1/2 as they are.
+    """
+    builder = _Builder(net, "causal")
+    builder.embed()
+    builder.select(0.0)
+    builder.match(beta, gamma=beta * (1 + max(map(len, net.parents))))
+    S = builder.S
+    own = {"W_Q": (0,), "W_K": (0, slice(None), slice(S + 1)), "W_V": (0, slice(None), slice(S + 1)),
+           "W_in": (slice(None), slice(2 * S))}  # fmt: skip
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            last = name.rsplit(".", 1)[-1]
+            if last not in own:
+                weight.zero_()
+            elif name in builder.entries:
+                weight[own[last]] = 0
+            if name in builder.entries:
+                index, values = torch.tensor(builder.entries[name]).T, torch.tensor(builder.values[name])
+                weight.index_put_(tuple(index), values.to(weight), accumulate=True)
+        model.W_U.mul_(scale)
+    return model
+
+
+def check_room(config: TransformerConfig, net: BayesianNetwork) -> None:
+    """Raises ValueError where a transformer of this shape cannot hold the "causal" construction for `net`."""
+    S, d_model = sum(net.cardinalities), Subspaces.of(net, "causal").d_model
+    least = {"n_layers": 2, "d_model": d_model, "d_head": S + 1, "d_mlp": 2 * S}
+    for name, needed in least.items():
+        if getattr(config, name) < needed:
+            raise ValueError(f"{name}: expected at least {needed} for the construction, got {getattr(config, name)}")
+    if config.layer_norm or config.activation != "relu" or config.width != S + net.n_nodes + 1:
+        raise ValueError("start: expected one-hot columns, relu and no layer norm for the construction, got others")
+
+
 def _exact(value: float) -> float:
     """Rounded up to a multiple of 1/64: sums of a few hundred of these are exact in float32."""
     return math.ceil(value * 64) / 64

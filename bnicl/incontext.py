@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bnicl.encoding import ABSENT, Context, Encoding, Query, blocks, encode
 from bnicl.estimators import Probabilities
-from bnicl.transformer import Transformer
+from bnicl.transformer import Hook, Transformer
 
 
 class InContextTransformer:
@@ -57,7 +57,7 @@ class InContextTransformer:
         columns = self.columns(context, query, target)
         step = max(1, 2**24 // columns.shape[1] ** 2)  # patterns of 128 MiB at the most
         with torch.no_grad():
-            parts = [self._last(columns[i : i + step]) for i in range(0, len(columns), step)]
+            parts = [self.last_column(columns[i : i + step]) for i in range(0, len(columns), step)]
         return self.read(torch.cat(parts), target)
 
     def conditioned(self, context: Int64[Tensor, "n nodes"]) -> Callable[[Query, int], Probabilities]:
@@ -76,11 +76,13 @@ class InContextTransformer:
 
         return predict
 
-    def _last(self, columns: Tensor) -> Tensor:
-        """The read-out of the last column, [batch, S]."""
+    def last_column(
+        self, columns: Float[Tensor, "batch pos width"], hook: Hook | None = None
+    ) -> Float[Tensor, "batch S"]:
+        """The read-out of the query; `hook` sees its activations alone where the context does not see the query."""
         if self.model.config.mask == "none":
-            return self.model(columns)[:, -1]
-        return self.model.answer(self.model.remember(columns[:, :-1]), columns[:, -1:])[:, 0]
+            return self.model(columns, hook)[:, -1]
+        return self.model.answer(self.model.remember(columns[:, :-1]), columns[:, -1:], hook)[:, 0]
 
     def read(self, output: Float[Tensor, "batch S"], target: int) -> Probabilities:
         """The target's block of the read-out as a probability vector."""

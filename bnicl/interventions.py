@@ -11,6 +11,8 @@ Known graphs with fresh tables throughout: `networks` draws n_networks contexts 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,11 +20,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bnicl.encoding import Context, Query, check_target
-from bnicl.estimators import MaximumLikelihood
+from bnicl.estimators import MaximumLikelihood, PosteriorMean, Predictor
 from bnicl.evaluation import bootstrap_interval, total_variation
 from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork
-from bnicl.priors import Seed, check_count, make_generator
+from bnicl.priors import Dirichlet, Seed, check_count, make_generator
 from bnicl.sampling import NetworkPrior, ravel_states
 from bnicl.transformer import Hook
 
@@ -58,17 +60,19 @@ def attention_by_matches(
     One row for each layer, head and number of matches: `mass`, the share of the head's attention to the context (not
     to the query itself) that lies on such rows, its 95 % interval, and the control `rows`, the share of such rows: what
     a head has that pays no heed to them. `to_context` is how much of the head's attention the context gets at all.
-    A head's selectivity is `mass` at the largest number of matches; the constructed matching head's is 1.
+    A head's selectivity is `mass` at the largest number of matches; the constructed matching head's is 1. Contexts
+    without a row that matches entirely are skipped.
     """
     import pandas as pd
 
     net = networks.net
     context, query = _asked(networks, target, n, n_networks, seed)
     matches = matching_parents(net, context, query, target)
+    found = (matches == len(net.parents[target])).any(1)
+    context, query, matches = context[found], query[found], matches[found]
     each = torch.arange(len(net.parents[target]) + 1)
     groups = (matches[..., None] == each).double()  # [batch, n, matches]
-    with torch.no_grad():
-        _, cache = predictor.model.run_with_cache(predictor.columns(context, query, target))
+    _, cache = _kept(predictor, predictor.columns(context, query, target), target)
     tables = []
     for layer in range(predictor.model.config.n_layers):
         pattern = cache.get(f"blocks.{layer}.attn.hook_pattern")  # none in a layer without attention
@@ -84,6 +88,29 @@ def attention_by_matches(
     return pd.concat(tables, ignore_index=True).assign(target=net.names[target])
 
 
+def selectivity(
+    predictor: InContextTransformer, networks: NetworkPrior, n: int = 100, n_networks: int = 64, seed: Seed = 0
+) -> dict[str, float]:
+    """By layer, the largest selectivity of a head, averaged over the targets that have parents.
+
+    The control "rows" is the share of rows that match: the selectivity of a head that attends to all rows alike.
+
+    >>> from bnicl import construct_mle_transformer, load_network
+    >>> net = load_network("chain5")
+    >>> found = selectivity(construct_mle_transformer(net, variant="causal"), NetworkPrior(net))
+    >>> round(found["layer 2"], 6)
+    1.0
+    """
+    import pandas as pd
+
+    targets = [m for m, parents in enumerate(networks.net.parents) if parents]
+    tables = [attention_by_matches(predictor, networks, target, n, n_networks, seed) for target in targets]
+    full = pd.concat([table[table["matches"] == table["matches"].max()] for table in tables])
+    best = full.groupby(["layer", "target"])["mass"].max().groupby("layer").mean()
+    shares = full.groupby("target")["rows"].first()
+    return {**{f"layer {layer}": float(mass) for layer, mass in best.items()}, "rows": float(shares.mean())}
+
+
 # --- changes of the context -----------------------------------------------------------------------
 
 
@@ -94,9 +121,9 @@ def context_effects(
     """How the answer moves when one node's values change in about half of the rows that match the query.
 
     One row for each context and changed node: its `role` (a parent, another node, the target), and the change of the
-    probability of the target's first state, `measured` and as `counted`: that of the in-context MLE. At least one
-    matching row is left as it is; contexts with fewer than two are skipped. Changing another node changes no count,
-    so that `counted` is 0 there.
+    probability of the target's first state, `measured` and as two count it: the in-context MLE (`counted`) and the
+    posterior mean (`smoothed`; with alpha = 1/2 for tables from no Dirichlet prior). At least one matching row is left
+    as it is; contexts with fewer than two are skipped. Changing another node changes no count, so that both are 0 there.
     """
     import pandas as pd
 
@@ -108,34 +135,83 @@ def context_effects(
     order = torch.rand(matching.shape, generator=make_generator(_number(seed), 1)).masked_fill(~matching, 2).argsort(1)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     chosen = place < (matching.sum(1, keepdim=True) + 1) // 2
-    counts = MaximumLikelihood(net, "nan")
-    before = [each.predict_proba(context, query, target)[:, 0] for each in (predictor, counts)]
+    alpha = networks.prior.alpha if isinstance(networks.prior, Dirichlet) else 0.5
+    all_three = (predictor, MaximumLikelihood(net, "nan"), PosteriorMean(net, alpha))
+    before = [each.predict_proba(context, query, target)[:, 0] for each in all_three]
     tables = []
     for node in range(net.n_nodes):
         changed = context.clone()
         changed[..., node] = torch.where(chosen, (context[..., node] + 1) % net.cardinalities[node], context[..., node])
-        after = [each.predict_proba(changed, query, target)[:, 0] for each in (predictor, counts)]
-        measured, counted = ((late - early).double() for late, early in zip(after, before, strict=True))
-        columns = {"measured": measured.numpy(), "counted": counted.numpy()}
+        after = [each.predict_proba(changed, query, target)[:, 0] for each in all_three]
+        changes = ((late - early).double().numpy() for late, early in zip(after, before, strict=True))
+        columns = dict(zip(("measured", "counted", "smoothed"), changes, strict=True))
         tables.append(pd.DataFrame(columns).assign(node=net.names[node], role=_role(net, node, target)))
     return pd.concat(tables, ignore_index=True).assign(target=net.names[target])
 
 
-def slope_and_r2(effects: pd.DataFrame) -> tuple[float, float]:
+def slope_and_r2(effects: pd.DataFrame, by: str = "counted") -> tuple[float, float]:
     """Of measured = slope * counted, by least squares without a constant: the slope, and 1 - residual / total.
 
     Both squares are about zero, which is what no effect would be. 1 and 1 for who counts; (0, 0) for who does not move.
+    by: the column that predicts, "counted" or "smoothed".
 
     >>> import pandas as pd
     >>> slope_and_r2(pd.DataFrame({"counted": [0.1, -0.2], "measured": [0.05, -0.1]}))
     (0.5, 1.0)
     """
-    x, y = effects["counted"].to_numpy(), effects["measured"].to_numpy()
+    x, y = effects[by].to_numpy(), effects["measured"].to_numpy()
     if not (x**2).sum() > 0:
         raise ValueError("effects: expected changes of the counts, got none")
     slope = float((x * y).sum() / (x**2).sum())
     total = float((y**2).sum())
     return slope, 1 - float(((y - slope * x) ** 2).sum()) / total if total > 0 else 0.0
+
+
+def slopes(effects: pd.DataFrame) -> pd.DataFrame:
+    """`context_effects` in short: a row for each changed node of each target (and of each predictor in the table).
+
+    `moved` is the mean absolute change of the answer; `slope` and `r2` are those of `slope_and_r2` for the MLE's
+    change, `smoothed_slope` and `smoothed_r2` for the posterior mean's; NaN for nodes whose change no count heeds.
+    """
+    import pandas as pd
+
+    about = [name for name in ("predictor", "target", "node", "role") if name in effects]
+    lines = []
+    for key, own in effects.groupby(about, sort=False):
+        counted = bool((own["counted"] != 0).any())
+        fits = [slope_and_r2(own, by) if counted else (math.nan, math.nan) for by in ("counted", "smoothed")]
+        lines.append((*key, own["measured"].abs().mean(), *fits[0], *fits[1]))
+    return pd.DataFrame(lines, columns=[*about, "moved", "slope", "r2", "smoothed_slope", "smoothed_r2"])
+
+
+# --- the same answers -----------------------------------------------------------------------------
+
+
+def distances(
+    predictor: Predictor, others: Mapping[str, Predictor], networks: NetworkPrior, n: int = 100,
+    n_networks: int = 256, seed: Seed = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """How far the answers of others are from the predictor's: one row for each, with the mean total variation `tv`
+    over contexts and targets and its 95 % interval.
+
+    >>> from bnicl import NaiveFrequency, load_network
+    >>> net = load_network("chain5")
+    >>> naive = NaiveFrequency(net.cardinalities, "uniform")
+    >>> distances(naive, {"the same": naive}, NetworkPrior(net))["tv"].item()
+    0.0
+    """
+    import pandas as pd
+
+    context, query = _asked(networks, 0, n, n_networks, seed)
+    targets = range(networks.net.n_nodes)
+    own = [predictor.predict_proba(context, query, target).double() for target in targets]
+    lines = []
+    for name, other in others.items():
+        apart = [total_variation(own[m], other.predict_proba(context, query, m).double()) for m in targets]
+        means = torch.stack(apart).mean(0)
+        low, high = bootstrap_interval(means[:, None], seed)
+        lines.append((name, means.mean().item(), low.item(), high.item()))
+    return pd.DataFrame(lines, columns=["to", "tv", "tv_low", "tv_high"])
 
 
 # --- changes of activations -----------------------------------------------------------------------
@@ -145,12 +221,13 @@ def patched_effects(
     predictor: InContextTransformer, networks: NetworkPrior, target: int, n: int = 100, n_networks: int = 256,
     seed: Seed = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """How much of the effect of one value of the query is carried by its stream after each layer.
+    """Through which part of the query's column the effect of one of its values goes.
 
-    For each node before the target, the query's value there is replaced by another. One row for each node and layer:
-    `whole`, the mean total variation between the answers to the two queries, and `patched`, that between the answer
-    to the first and that where its stream after the layer is the second's, all else being left as it was. After the
-    last layer the two are equal; before, `patched` lacks what later layers would still read of the context.
+    For each node before the target, the query's value there is replaced by another. `whole` is the mean total
+    variation between the answers to the two queries; `patched` that between the answer to the first and that where one
+    part has what it has for the second, all that follows being computed anew. The parts: what each head gathers for
+    the query ("head" 1, 2, ...), and its whole stream after each layer ("head" 0). Nothing but the stream leads to
+    the answer where the context does not see the query, so that this one carries the whole effect there.
     """
     import pandas as pd
 
@@ -162,15 +239,17 @@ def patched_effects(
     for node in range(target):
         other = query.clone()
         other[:, node] = (query[:, node] + 1) % net.cardinalities[node]
-        with torch.no_grad():
-            out, cache = predictor.model.run_with_cache(predictor.columns(context, other, target))
-        whole = total_variation(first, predictor.read(out[:, -1], target)).mean().item()
+        second, cache = _kept(predictor, predictor.columns(context, other, target), target)
+        whole = total_variation(first, second).mean().item()
         for layer in range(predictor.model.config.n_layers):
-            name = f"blocks.{layer}.hook_resid_post"
-            moved = _answer(predictor, columns, target, _replacing(name, cache[name][:, -1]))
-            patched = total_variation(first, moved).mean().item()
-            lines.append((net.names[node], _role(net, node, target), layer + 1, whole, patched))
-    table = pd.DataFrame(lines, columns=["node", "role", "layer", "whole", "patched"])
+            stream, gathered = f"blocks.{layer}.hook_resid_post", f"blocks.{layer}.attn.hook_z"
+            hooks = {0: _replacing(stream, cache[stream][:, -1])}
+            for head in range(cache[gathered].shape[1] if gathered in cache else 0):
+                hooks[head + 1] = _replacing(gathered, cache[gathered][:, head, -1], head)
+            for head, hook in hooks.items():
+                patched = total_variation(first, _answer(predictor, columns, target, hook)).mean().item()
+                lines.append((net.names[node], _role(net, node, target), layer + 1, head, whole, patched))
+    table = pd.DataFrame(lines, columns=["node", "role", "layer", "head", "whole", "patched"])
     return table.assign(target=net.names[target])
 
 
@@ -187,9 +266,7 @@ def ablated_heads(
 
     context, query = _asked(networks, target, n, n_networks, seed)
     columns = predictor.columns(context, query, target)
-    with torch.no_grad():
-        out, cache = predictor.model.run_with_cache(columns)
-    first = predictor.read(out[:, -1], target)
+    first, cache = _kept(predictor, columns, target)
     lines = []
     for layer in range(predictor.model.config.n_layers):
         name = f"blocks.{layer}.attn.hook_z"
@@ -219,8 +296,7 @@ def probes(
 
     net = networks.net
     context, query = _asked(networks, target, n, n_networks, seed)
-    with torch.no_grad():
-        _, cache = predictor.model.run_with_cache(predictor.columns(context, query, target))
+    _, cache = _kept(predictor, predictor.columns(context, query, target), target)
     streams = [cache["blocks.0.hook_resid_pre"][:, -1]]
     streams += [cache[f"blocks.{layer}.hook_resid_post"][:, -1] for layer in range(predictor.model.config.n_layers)]
     which = ravel_states(query, range(target), net.cardinalities)
@@ -262,7 +338,18 @@ def _asked(networks: NetworkPrior, target: int, n: int, n_networks: int, seed: S
 
 def _answer(predictor: InContextTransformer, columns: Tensor, target: int, hook: Hook | None = None) -> Tensor:
     with torch.no_grad():
-        return predictor.read(predictor.model(columns, hook)[:, -1], target)
+        return predictor.read(predictor.last_column(columns, hook), target)
+
+
+def _kept(predictor: InContextTransformer, columns: Tensor, target: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The answer, and every activation of the query by its name."""
+    cache: dict[str, Tensor] = {}
+
+    def keep(name: str, activation: Tensor) -> Tensor:
+        cache[name] = activation
+        return activation
+
+    return _answer(predictor, columns, target, keep), cache
 
 
 def _replacing(name: str, value: Tensor, head: int | None = None) -> Hook:

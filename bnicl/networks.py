@@ -267,7 +267,7 @@ def _graph(*parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 _TREE7 = _graph((), (0,), (0,), (1,), (1,), (2,), (2,))
 _GENERAL7 = _graph((), (), (0, 1), (0, 2), (3,), (3, 4), (2, 4))
 PAPER_GRAPHS: dict[str, tuple[tuple[int, ...], ...]] = {
-    **{f"chain{m}": ((), *((i,) for i in range(m - 1))) for m in (5, 7, 10)},
+    **{f"chain{m}": ((), *((i,) for i in range(m - 1))) for m in (3, 5, 7, 10, 20)},  # 3 and 20 are ours
     "tree5": _TREE7[:5],
     "tree7": _TREE7,
     "tree10": (*_TREE7, (3,), (3,), (8,)),

@@ -25,7 +25,7 @@ from pydantic import (
 
 from bnicl.estimators import Unmatched
 from bnicl.networks import check_source, load_network
-from bnicl.recipes import Objective, PriorName, Recipe
+from bnicl.recipes import Objective, PriorName, Recipe, Start
 from bnicl.transformer import Mask
 
 T = TypeVar("T")
@@ -117,6 +117,7 @@ TYPES: dict[str, Any] = {
     "PriorName": PriorName,
     "Objective": Objective,
     "Mask": Mask,
+    "Start": Start,
 }
 _ADAPTERS = {name: TypeAdapter(annotation) for name, annotation in TYPES.items()}
 

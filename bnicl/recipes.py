@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
+from bnicl.construction import check_room, start_as_construction
 from bnicl.encoding import Encoding
 from bnicl.evaluation import optimum
-from bnicl.networks import check_source, load_network
+from bnicl.networks import PAPER_GRAPHS, BayesianNetwork, check_source, load_network
 from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
 from bnicl.structures import OneOf, RandomGraphs, StructurePrior
@@ -29,6 +31,7 @@ from bnicl.transformer import Mask, Transformer, TransformerConfig
 Objective = Literal["true", "optimum", "drawn", "mle"]
 Recipe = Literal["fast", "structure", "paper"]
 PriorName = Literal["dirichlet", "two-bands"]
+Start = Literal["random", "construction"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"seconds": 120.0},
     "structure": {
@@ -44,7 +47,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 1e-2, "records": 10,
     },
 }  # fmt: skip
-WEIGHTS, POOL, STEP, HELD_OUT = range(4)  # streams of the seed
+WEIGHTS, POOL, STEP, HELD_OUT, NOISE = range(5)  # streams of the seed
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -72,8 +75,9 @@ class TrainingConfig(BaseModel):
 
     # the data
     edge_prob: tuple[Probability, Probability] = (0.5, 0.5)  # of random graphs, drawn from this range for each graph
-    n_states: Annotated[int, Field(ge=2, le=100)] = 2  # of each node of a random graph
-    shuffled: bool = False  # columns of unknown graphs are permuted, for each network anew
+    n_states: Annotated[int, Field(ge=2, le=100)] = 2  # of each node of a random graph or one of the paper's
+    shuffled: bool = False  # the columns are permuted, for each network anew: which is which is then not known
+    noise: Share = 0.0  # of the context's values, replaced by random ones; the query's stay
     prior: PriorName = "dirichlet"  # of the tables' rows
     alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
     n_tables: PositiveInt | None = None  # networks in the pool; None: new ones in each batch
@@ -105,6 +109,10 @@ class TrainingConfig(BaseModel):
     d_mlp: PositiveInt = 64
     activation: Literal["relu", "gelu"] = "relu"
     layer_norm: bool = False
+    # Weights at first: random, or the construction's with this inverse temperature and factor of the read-out.
+    start: Start = "random"
+    start_beta: Annotated[float, Field(gt=0, le=100)] = 8.0
+    start_scale: Annotated[float, Field(gt=0, le=100)] = 4.0
     calm_start: bool = False  # layers at first add less to the stream, the less the more there are
     dropout: Share = 0.0
 
@@ -147,15 +155,19 @@ class TrainingConfig(BaseModel):
         if self.weight_decay and self.optimizer == "soap":
             raise ValueError(f"weight_decay: expected 0 with the optimizer 'soap', got {self.weight_decay}")
         best = optimum(networks)  # refuses what is too large to be measured
-        if not self.graph.startswith("random") and (self.edge_prob, self.n_states) != ((0.5, 0.5), 2):
-            raise ValueError(f"edge_prob, n_states: expected their defaults for {self.graph!r}, which is not random")
+        if not self.graph.startswith("random") and self.edge_prob != (0.5, 0.5):
+            raise ValueError(f"edge_prob: expected its default for {self.graph!r}, which is not random")
         known = isinstance(networks, NetworkPrior)
-        if self.shuffled and known:
-            raise ValueError(f"shuffled: expected False for {self.graph!r}, whose graph is known, got True")
         if self.objective == "mle" and not known:
             raise ValueError("objective: expected 'true', 'optimum' or 'drawn' for unknown graphs, got 'mle'")
         if self.objective == "optimum" and best is None:
             raise ValueError("objective: expected 'true' or 'drawn' where no closed form is known, got 'optimum'")
+        if self.noise and self.objective in ("optimum", "mle"):
+            raise ValueError(f"objective: expected 'true' or 'drawn' with noise, got {self.objective!r}")
+        if self.start == "construction":
+            if not known:
+                raise ValueError(f"start: expected 'random' for {self.graph!r}, whose graph is not known")
+            check_room(self._shape(), networks.net)
         if self.prior == "two-bands" and set(networks.net.cardinalities) != {2}:
             raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
         return self
@@ -167,13 +179,28 @@ class TrainingConfig(BaseModel):
         if random := re.fullmatch(r"random([1-9]\d?)", self.graph):
             graphs = RandomGraphs((self.n_states,) * int(random[1]), self.edge_prob)
             return StructurePrior(graphs, prior, self.shuffled)
-        nets = tuple(load_network(check_source(source)) for source in self.graph.split("+"))
-        return NetworkPrior(nets[0], prior) if len(nets) == 1 else StructurePrior(OneOf(nets), prior, self.shuffled)
+        nets = tuple(self._graph_of(source) for source in self.graph.split("+"))
+        known = len(nets) == 1 and not self.shuffled
+        return NetworkPrior(nets[0], prior) if known else StructurePrior(OneOf(nets), prior, self.shuffled)
+
+    def _graph_of(self, source: str) -> BayesianNetwork:
+        net = load_network(check_source(source))
+        if self.n_states == 2:
+            return net
+        if source not in PAPER_GRAPHS:
+            raise ValueError(f"n_states: expected its default for {source!r}, which has its own, got {self.n_states}")
+        return replace(net, cardinalities=(self.n_states,) * net.n_nodes, states=())
 
     def build(self) -> Transformer:
-        """The transformer, its weights still random."""
+        """The transformer, before its training."""
+        model = Transformer(self._shape()).init_weights(make_generator(self.seed, WEIGHTS), self.calm_start)
+        if self.start == "construction":
+            return start_as_construction(model, self.networks.net, self.start_beta, self.start_scale)
+        return model
+
+    def _shape(self) -> TransformerConfig:
         cards = self.networks.net.cardinalities
-        config = TransformerConfig(
+        return TransformerConfig(
             width=len(cards) + 1 + (sum(cards) if self.encoding == "one-hot" else 0),
             n_outputs=sum(cards),
             d_model=self.d_model,
@@ -187,4 +214,3 @@ class TrainingConfig(BaseModel):
             n_positions=self.max_context if self.positions else 0,
             log_n=self.log_n,
         )
-        return Transformer(config).init_weights(make_generator(self.seed, WEIGHTS), self.calm_start)

@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from bnicl.encoding import check_states, check_target, check_tensor
 from bnicl.networks import BayesianNetwork, check_network
-from bnicl.priors import Dirichlet, Prior, Seed, check_count, make_generator
+from bnicl.priors import Dirichlet, Prior, Seed, check_count, check_number, make_generator
 
 Rows = Int64[Tensor, "batch n nodes"]
 
@@ -91,6 +91,19 @@ def forward_sample(net: BayesianNetwork, n: int, seed: Seed = 0) -> Int64[Tensor
     generator = make_generator(seed)
     tables = [table.to(generator.device).unsqueeze(0) for table in net.tables]
     return sample_rows(net, tables, n, generator)[0]
+
+
+def with_noise(rows: Rows, cardinalities: Sequence[int], share: float, seed: Seed = 0) -> Rows:
+    """`rows` with each value replaced, with probability `share`, by one that is uniform over its node's states.
+
+    >>> with_noise(torch.zeros(1, 5, 1, dtype=torch.int64), (4,), 1.0, seed=0).flatten().unique().numel() > 1
+    True
+    """
+    check_number("share", share, 0, 1)
+    generator = make_generator(seed, device=rows.device)
+    u = torch.rand((2, *rows.shape), dtype=torch.float64, device=rows.device, generator=generator)
+    cards = torch.tensor(cardinalities, device=rows.device)
+    return torch.where(u[0] < share, (u[1] * cards).long(), rows)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +22,8 @@ from bnicl.estimators import MaximumLikelihood, PosteriorMean
 from bnicl.evaluation import kl_bits, optimum, total_variation
 from bnicl.networks import BayesianNetwork
 from bnicl.priors import make_generator
-from bnicl.recipes import HELD_OUT, POOL, STEP, Objective, TrainingConfig
-from bnicl.sampling import Batch, NetworkPrior, conditional, sample_rows
+from bnicl.recipes import HELD_OUT, NOISE, POOL, STEP, Objective, TrainingConfig
+from bnicl.sampling import Batch, NetworkPrior, conditional, sample_rows, with_noise
 from bnicl.soap import SOAP
 from bnicl.structures import StructureBatch, conditionals
 from bnicl.trained import CHECKPOINT, State, TrainedTransformer, resume_run, save_run
@@ -66,6 +66,9 @@ class _Stream:
         targets = [int(torch.randint(askable, (), generator=dice))] if config.one_target else list(range(askable))
         batch = self._draw(self._generator(STEP, step, 1 + 2 * self.process), config.batch, n + config.n_queries)
         context = batch.rows[:, :n]
+        if config.noise:
+            cards = self.net.cardinalities
+            context = with_noise(context, cards, config.noise, self._generator(STEP, step, 2 + 2 * self.process, NOISE))
         return _Examples(context, batch.rows[:, n:], targets, self._right(batch, context))
 
     def _right(self, batch: Batch | StructureBatch, context: Tensor) -> Sequence[Tensor]:
@@ -174,13 +177,17 @@ class _Processes:
 
 
 def train(
-    config: TrainingConfig, out: str | os.PathLike[str] | None = None, progress: bool = True
+    config: TrainingConfig,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    watch: Callable[[TrainedTransformer], Mapping[str, float]] | None = None,
 ) -> TrainedTransformer:
     """A transformer trained as `config` says.
 
     out: a folder for config.json and checkpoint.safetensors. A run that was killed goes on from its last
     checkpoint when it is called again, and one that has ended is read from there. progress: a bar with loss,
-    regret (in thousandths of a bit) and the time left, on a terminal.
+    regret (in thousandths of a bit) and the time left, on a terminal. watch: measures the transformer at each record;
+    what it returns stands in the record too.
 
     Where torch.distributed is initialised (by torchrun, say, and with the device "cuda" after torch.cuda.set_device),
     its processes train one transformer together: each draws config.batch contexts of its own, the gradients are
@@ -237,7 +244,7 @@ def train(
             state = State(step + 1, seconds, state.loss + loss.item(), state.losses + 1)
             share = _share(config, state)
             if share >= (len(run.history) + 1) / config.records or share >= 1:
-                record = _record(run, held_out, state)
+                record = _record(run, held_out, state) | dict(watch(run) if watch else {})
                 _check_finite(step, folder, **{"total variation": record["tv"]})
                 run.history.append(record)
                 state = State(state.step, state.seconds)
