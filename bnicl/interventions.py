@@ -123,7 +123,7 @@ def context_effects(
     One row for each context and changed node: its `role` (a parent, another node, the target), and the change of the
     probability of the target's first state, `measured` and as two count it: the in-context MLE (`counted`) and the
     posterior mean (`smoothed`; with alpha = 1/2 for tables from no Dirichlet prior). At least one matching row is left
-    as it is; contexts with fewer than two are skipped. Changing another node changes no count, so that both are 0 there.
+    as it is; contexts with fewer than two are skipped. Changing another node changes no count: both are 0 there.
     """
     import pandas as pd
 

@@ -76,7 +76,7 @@ class TrainingConfig(BaseModel):
     # the data
     edge_prob: tuple[Probability, Probability] = (0.5, 0.5)  # of random graphs, drawn from this range for each graph
     n_states: Annotated[int, Field(ge=2, le=100)] = 2  # of each node of a random graph or one of the paper's
-    shuffled: bool = False  # the columns are permuted, for each network anew: which is which is then not known
+    shuffled: bool = False  # columns of unknown graphs are permuted, for each network anew
     noise: Share = 0.0  # of the context's values, replaced by random ones; the query's stay
     prior: PriorName = "dirichlet"  # of the tables' rows
     alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
@@ -158,6 +158,8 @@ class TrainingConfig(BaseModel):
         if not self.graph.startswith("random") and self.edge_prob != (0.5, 0.5):
             raise ValueError(f"edge_prob: expected its default for {self.graph!r}, which is not random")
         known = isinstance(networks, NetworkPrior)
+        if self.shuffled and known:
+            raise ValueError(f"shuffled: expected False for {self.graph!r}, whose graph is known, got True")
         if self.objective == "mle" and not known:
             raise ValueError("objective: expected 'true', 'optimum' or 'drawn' for unknown graphs, got 'mle'")
         if self.objective == "optimum" and best is None:
@@ -180,8 +182,7 @@ class TrainingConfig(BaseModel):
             graphs = RandomGraphs((self.n_states,) * int(random[1]), self.edge_prob)
             return StructurePrior(graphs, prior, self.shuffled)
         nets = tuple(self._graph_of(source) for source in self.graph.split("+"))
-        known = len(nets) == 1 and not self.shuffled
-        return NetworkPrior(nets[0], prior) if known else StructurePrior(OneOf(nets), prior, self.shuffled)
+        return NetworkPrior(nets[0], prior) if len(nets) == 1 else StructurePrior(OneOf(nets), prior, self.shuffled)
 
     def _graph_of(self, source: str) -> BayesianNetwork:
         net = load_network(check_source(source))

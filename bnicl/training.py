@@ -43,15 +43,20 @@ class _Examples(NamedTuple):
     tables: Sequence[Tensor]
 
 
+def pool_of(config: TrainingConfig) -> Batch | StructureBatch | None:
+    """The networks that a run with `n_tables` draws from, one row of each; None where every batch has new ones."""
+    if config.n_tables is None:
+        return None
+    return config.networks.sample(config.n_tables, 1, make_generator(config.seed, POOL, device=config.device))
+
+
 class _Stream:
     """The examples of each step; step i's are the same whatever was drawn before, and others in each process."""
 
     def __init__(self, config: TrainingConfig, process: int = 0) -> None:
         self.process = process
         self.config, self.networks, self.net = config, config.networks, config.networks.net
-        self.pool: Batch | StructureBatch | None = None
-        if config.n_tables is not None:
-            self.pool = self.networks.sample(config.n_tables, 1, self._generator(POOL))
+        self.pool = pool_of(config)
 
     def _generator(self, *stream: int) -> torch.Generator:
         return make_generator(self.config.seed, *stream, device=self.config.device)

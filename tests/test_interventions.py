@@ -56,7 +56,7 @@ def test_attention_against_a_loop_over_rows(random: bnicl.InContextTransformer) 
         for i in range(20):
             by_hand[agree[i]] += (pattern[b, i] / pattern[b, :20].sum()).item()
     own = table[(table["layer"] == 2) & (table["head"] == 4)]
-    assert 0 < found
+    assert found > 0
     assert own["mass"].tolist() == pytest.approx([mass / found for mass in by_hand], abs=1e-6)
 
 

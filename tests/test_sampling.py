@@ -6,7 +6,7 @@ from torch.utils.data import DataLoader
 
 import bnicl
 from bnicl.networks import _pgmpy
-from bnicl.sampling import sample_rows
+from bnicl.sampling import sample_rows, with_noise
 from tests.strategies import networks
 
 
@@ -128,3 +128,17 @@ def test_sample_rows_takes_the_tables_of_a_batch() -> None:
     cpts = [torch.eye(2).double(), torch.eye(3).double()[:2].expand(2, 2, 3)]  # network 0 draws a = 0, 1 draws a = 1
     rows = sample_rows(net, cpts, 2, bnicl.make_generator(0))
     assert rows.tolist() == [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]
+
+
+def test_noise_replaces_its_share_of_the_values_by_uniform_states() -> None:
+    rows = torch.zeros(200, 100, 2, dtype=torch.int64)
+    noisy = with_noise(rows, (2, 4), 0.3, seed=1)
+    for node, card in ((0, 2), (1, 4)):
+        observed = torch.bincount(noisy[..., node].flatten(), minlength=card) / 20_000
+        expected = torch.full((card,), 0.3 / card)
+        expected[0] += 0.7
+        assert torch.allclose(observed, expected, atol=0.01)
+    assert torch.equal(with_noise(rows, (2, 4), 0.0), rows)
+    assert torch.equal(noisy, with_noise(rows, (2, 4), 0.3, seed=1))
+    with pytest.raises(ValueError, match=r"share: expected a number in \[0, 1\], got 1.5"):
+        with_noise(rows, (2, 4), 1.5)

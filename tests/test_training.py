@@ -574,3 +574,83 @@ def test_training_runs_unchanged_on_cuda(tmp_path: Path) -> None:
     there, here = (r.predict_proba(rows[:, :30], rows[:, 30], 4) for r in (run, load_trained(tmp_path)))
     assert torch.allclose(there, here, atol=1e-4)
     assert bnicl.generate(run, rows[0], 5).device.type == "cpu"
+
+
+# --- what the ablations change ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("graph", "n_heads"), [("general5", 1), ("general5", 2), ("tree7", 2), ("chain3", 1)])
+def test_a_start_at_the_construction_is_the_constructed_transformer(graph: str, n_heads: int) -> None:
+    net = bnicl.load_network(graph)
+    begin = TrainingConfig(graph=graph, steps=1, start="construction", n_heads=n_heads, d_model=64, n_layers=3)
+    run = TrainedTransformer(begin.build(), begin)
+    exact = bnicl.construct_mle_transformer(net, beta=begin.start_beta, variant="causal")
+    rows = bnicl.NetworkPrior(net).sample(40, 31, seed=0).rows
+    for target in range(net.n_nodes):
+        shares = exact.predict_proba(rows[:, :30], rows[:, 30], target)
+        logits = begin.start_scale * shares
+        assert torch.allclose(
+            run.predict_proba(rows[:, :30], rows[:, 30], target).double(), logits.softmax(-1), atol=1e-5
+        )
+    moved = train(begin.model_copy(update={"steps": 3, "records": 1}))
+    still = [name for name, value in weights(moved).items() if torch.equal(value, begin.build().state_dict()[name])]
+    assert still == []  # all of it can learn
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"d_model": 30}, "d_model: expected at least 32 for the construction, got 30"),
+        ({"d_model": 32, "n_heads": 4}, "d_head: expected at least 11 for the construction, got 8"),
+        ({"n_layers": 1}, "n_layers: expected at least 2"),
+        ({"d_mlp": 19}, "d_mlp: expected at least 20"),
+        ({"layer_norm": True}, "start: expected one-hot columns, relu and no layer norm"),
+        ({"encoding": "raw"}, "start: expected one-hot columns, relu and no layer norm"),
+        ({"graph": "random5"}, "start: expected 'random' for 'random5', whose graph is not known"),
+    ],
+)
+def test_a_transformer_without_room_for_the_construction_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainingConfig(**{"graph": "general5", "steps": 1, "start": "construction", **fields})
+
+
+def test_noise_changes_the_context_of_training_and_nothing_else() -> None:
+    clean, noisy = (training._Stream(config(noise=noise)).step(3, 0.1) for noise in (0.0, 0.5))
+    assert torch.equal(clean.queries, noisy.queries)
+    assert all(torch.equal(a, b) for a, b in zip(clean.tables, noisy.tables, strict=True))
+    changed = (clean.context != noisy.context).double().mean().item()
+    assert 0.15 < changed < 0.35  # half of the values are drawn anew, and half of these come out as they were
+    for objective in ("optimum", "mle"):
+        with pytest.raises(ValidationError, match="objective: expected 'true' or 'drawn' with noise"):
+            config(noise=0.1, objective=objective)
+
+
+def test_a_graph_of_the_paper_takes_any_number_of_states() -> None:
+    run = train(config(n_states=3, steps=2))
+    assert run.cardinalities == (3,) * 5
+    assert run.net.parents == bnicl.load_network("general5").parents
+
+
+def test_a_pool_holds_the_networks_that_training_draws_from() -> None:
+    small = config(n_tables=3)
+    pool = training.pool_of(small)
+    assert pool is not None
+    drawn = training._Stream(small).step(5, 0.1).tables
+    for table, own in zip(pool.cpts, drawn, strict=True):
+        flat = {tuple(row) for row in table.flatten(1).tolist()}
+        assert {tuple(row) for row in own.flatten(1).tolist()} <= flat
+    assert training.pool_of(config()) is None
+
+
+def test_what_watches_the_training_stands_in_its_history(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def watch(run: TrainedTransformer) -> dict[str, float]:
+        seen.append(len(run.history))
+        return {"records before": float(len(run.history))}
+
+    run = train(config(), tmp_path, watch=watch)
+    assert seen == [0, 1, 2, 3]
+    assert [record["records before"] for record in run.history] == [0, 1, 2, 3]
+    assert load_trained(tmp_path).history == run.history
+    assert same(run, train(config()))  # a watch changes nothing
