@@ -1,8 +1,8 @@
 """Graphs that nobody is told: how near a transformer comes to the exact average, and how fast, beside pgmpy's searches.
 
-Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv and unknown-searched.csv
-(`bnicl sweep` makes them); the paces are measured here, all in one go, on the same contexts. The verdicts go to
-results/unknown-targets.csv and into the README, the paces to results/unknown-pace.csv.
+Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv, unknown-seeds.csv and
+unknown-searched.csv (`bnicl sweep` makes them); the paces are measured here, all in one go, on the same contexts. The
+verdicts go to results/unknown-targets.csv and into the README, the paces to results/unknown-pace.csv.
 """
 
 import time
@@ -82,7 +82,8 @@ def _near_the_floor(swept: pd.DataFrame) -> Iterator[Line]:
         ratio = points["tv"]["transformer"] / points["tv"]["model average"]
         regret = 1000 * points["regret_bits"]["transformer"]
         edges = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        about = f"{graph.removeprefix('random')} nodes, edges {edges}, after {own['minutes'].max():.0f} min"
+        spent = " to ".join(dict.fromkeys(own["minutes"].agg(["min", "max"]).map("{:.0f}".format)))
+        about = f"{graph.removeprefix('random')} nodes, edges {edges}, after {spent} min"
         many = ratio.index.get_level_values("n_context") == 500
         for name, values, unit, most in (
             ("total variation over the floor's, N = 20 to 200", ratio[~many], "times", 1.05),
@@ -136,7 +137,8 @@ def main() -> None:
         warnings.simplefilter("ignore")  # pgmpy's, of its own parts
         pace = pd.concat([paces(5), paces(7)], ignore_index=True)
     print(pace.round(6).to_string(index=False))
-    swept, searched = (bnicl.load_results(f"unknown-{name}") for name in ("structure", "searched"))
+    swept = pd.concat([bnicl.load_results(f"unknown-{name}") for name in ("structure", "seeds")], ignore_index=True)
+    searched = bnicl.load_results("unknown-searched")
     found = verdicts(swept, searched, pace)
     print(found.to_string(index=False))
     publish({"unknown-pace": pace, "unknown-targets": found}, "unknown-targets", (START, END), torch.get_num_threads())

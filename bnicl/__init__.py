@@ -1,6 +1,6 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: priors, networks, encoding, sampling, estimators, averages, orders, structures,
+Read the modules in this order: priors, networks, encoding, sampling, estimators, rows, averages, orders, structures,
 searches, transformer, incontext, construction, generation, evaluation, recipes, soap, trained, training, interventions.
 """
 

@@ -1,4 +1,5 @@
-"""The command line: `bnicl chapters`, `bnicl run CHAPTER -p NAME VALUE ...` and `bnicl sweep FILE`.
+"""The command line: `bnicl chapters`, `bnicl run CHAPTER -p NAME VALUE ...`, `bnicl sweep FILE`, and for a reader's own
+network and rows `bnicl predict` and `bnicl generate`.
 
 Exit codes: 0 done, 1 a run failed, 2 the call was wrong (and nothing was written), 130 interrupted.
 """
@@ -6,14 +7,25 @@ Exit codes: 0 done, 1 a run failed, 2 the call was wrong (and nothing was writte
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import torch
+from torch import Tensor
+
 from bnicl import cluster, parameters, runs, sweeps, tables
+from bnicl.construction import construct_mle_transformer
+from bnicl.encoding import ABSENT
+from bnicl.generation import generate_from
+from bnicl.networks import load_network
 from bnicl.parameters import PROFILES, RESULTS, ROOT
+from bnicl.recipes import TrainingConfig
+from bnicl.rows import Counts, count_rows, read_edges, read_rows, write_rows
+from bnicl.training import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _chapters()
         elif arguments.command == "run":
             _run(arguments)
+        elif arguments.command == "predict":
+            _predict(arguments)
+        elif arguments.command == "generate":
+            _generate(arguments)
         else:
             return _sweep(arguments)
     except BrokenPipeError:  # whoever reads has seen enough
@@ -70,6 +86,20 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:PORT")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="where the runs' folders go (default: runs/NAME)")
     sweep.add_argument("--results", type=Path, metavar="DIR", help="where the table goes (default: results)")
+    predict = commands.add_parser("predict", help="what rows of your own say of a node, given its parents")
+    predict.add_argument("--target", required=True, metavar="NODE")
+    predict.add_argument("--given", nargs="*", default=[], metavar="NODE=STATE", help="its parents' states at least")
+    generate = commands.add_parser("generate", help="new rows from a network and rows of your own")
+    generate.add_argument("-n", type=_positive, default=1000, metavar="ROWS", help="how many (default: 1000)")
+    generate.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="also FILE.png and FILE.json")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--force", action="store_true", help="replace what is there")
+    for own in (predict, generate):
+        own.add_argument("--network", required=True, help="a .bif file, an edge list (parent,child) or a known name")
+        own.add_argument("--context", required=True, metavar="FILE.csv", help="rows, a column for each node")
+        own.add_argument(
+            "--train", type=float, metavar="SECONDS", help="train a transformer for this graph instead of building one"
+        )
     return parser
 
 
@@ -125,6 +155,75 @@ def _sweep(arguments: argparse.Namespace) -> int:
     for name, problem in collected.odd.items():
         print(f"left out: {name}, {problem}", file=sys.stderr)
     return 0 if done == len(sweep) else 1
+
+
+def _answers(arguments: argparse.Namespace) -> tuple[Counts, Callable[[Tensor, int], Tensor]]:
+    """The counts of the reader's rows, and a function of queries and a target."""
+    source = arguments.network
+    listed = Path(source).is_file() and not source.endswith(".bif")
+    net = read_edges(source, arguments.context) if listed else load_network(source)
+    counts = count_rows(arguments.context, net)
+    if arguments.train is None:
+        return counts, construct_mle_transformer(net, max_context=counts.n, variant="causal").counted(counts)
+    if listed:
+        raise ValueError(f"network: expected a .bif file or a known name with --train, got {source!r}")
+    run = train(TrainingConfig(graph=source, seconds=arguments.train))
+    return counts, run.conditioned(read_rows(arguments.context, net))
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    counts, predict = _answers(arguments)
+    net = counts.net
+    given = {}
+    for text in arguments.given:
+        name, _, state = text.partition("=")
+        if name not in net.names or name in given:
+            raise ValueError(f"--given: expected NODE=STATE, each node of {', '.join(net.names)} once, got {text!r}")
+        known = [str(s) for s in net.states[net.names.index(name)]]
+        if state not in known:
+            raise ValueError(f"--given: expected one of {', '.join(known)} for {name}, got {state!r}")
+        given[name] = known.index(state)
+    if arguments.target not in net.names:
+        raise ValueError(f"--target: expected one of {', '.join(net.names)}, got {arguments.target!r}")
+    target = net.names.index(arguments.target)
+    if unknown := [net.names[p] for p in net.parents[target] if net.names[p] not in given]:
+        raise ValueError(
+            f"--given: expected a state for every parent of {arguments.target}, got none for {', '.join(unknown)}"
+        )
+    query = torch.tensor([[given.get(name, ABSENT) for name in net.names]])
+    for state, p in zip(net.states[target], predict(query, target)[0].tolist(), strict=True):
+        print(f"{p:8.4f}  {arguments.target}={state}")
+    print(f"{int(counts.matching(query, target)):,} of {counts.n:,} rows have these parents")
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    out = arguments.out
+    if out.suffix != ".csv":
+        raise ValueError(f"out: expected a file that ends in .csv, got {str(out)!r}")
+    files = [out.with_suffix(suffix) for suffix in (".csv", ".png", ".json")]
+    for path in files:
+        if path.exists() and not arguments.force:
+            raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
+    counts, predict = _answers(arguments)
+    new = generate_from(predict, counts.net.n_nodes, arguments.n, arguments.seed)
+    write_rows(out, counts.net, new, arguments.force)
+    from bnicl import figures
+
+    figures.marginals(counts, Counts.of([new], counts.net)).savefig(files[1], dpi=150)
+    about = {name: str(value) for name, value in vars(arguments).items() if name != "command"}
+    inputs = {
+        name: runs.digest(Path(name).read_bytes())
+        for name in (arguments.network, arguments.context, out)
+        if Path(name).is_file()
+    }
+    manifest = {
+        "call": about,
+        "rows in the context": counts.n,
+        "sha256": {str(k): v for k, v in inputs.items()},
+        **runs.environment(),
+    }
+    files[2].write_text(json.dumps(manifest, indent=1) + "\n")
+    print(f"finished: {arguments.n:,} rows in {out}, from {counts.n:,}; figure and manifest beside it")
 
 
 def _list(sweep: sweeps.Sweep, out: Path, workers: int | None) -> None:

@@ -24,17 +24,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from bnicl.encoding import blocks
+from bnicl.encoding import blocks, context_columns, query_columns
 from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork, check_network
 from bnicl.priors import check_count
+from bnicl.rows import Counts
 from bnicl.sampling import ravel_states
-from bnicl.transformer import Transformer, TransformerConfig
+from bnicl.transformer import Memory, Transformer, TransformerConfig
 
 Variant = Literal["paper", "causal", "heads", "prompt"]
 ROUNDING = 64  # times the machine epsilon: what the sums of a forward pass may add to the error
@@ -102,6 +104,32 @@ class MLETransformer(InContextTransformer):
             different, which = evidence.unique(return_inverse=True)
             first = torch.zeros_like(different).scatter_(0, which, torch.arange(len(query)))
             return answer(query[first], target)[which]
+
+        return predict
+
+    def counted(self, counts: Counts) -> Callable[[Tensor, int], Tensor]:
+        """As `conditioned`, for rows of which only the counts are known, however many they were.
+
+        Rows that agree on the target and its parents are one to it, and are read once, with their count. Raises
+        ValueError for more rows than max_context, and for the variants "paper", whose context sees the query, and
+        "prompt".
+        """
+        if self.variant not in ("causal", "heads"):
+            raise ValueError(f"variant: expected 'causal' or 'heads' for counts, got {self.variant!r}")
+        if counts.n > self.max_context:
+            raise ValueError(f"counts: expected at most max_context = {self.max_context} rows, got {counts.n}")
+
+        @cache
+        def memory(target: int) -> Memory:
+            rows, times = counts.family_rows(target)
+            columns = context_columns(rows[None], self.cardinalities, self.dtype)
+            with torch.no_grad():
+                return self.model.remember(columns, times[None])
+
+        def predict(query: Tensor, target: int) -> Tensor:
+            columns = query_columns(query[None], [target], self.cardinalities, self.dtype)[:, :, 0]
+            with torch.no_grad():
+                return self.read(self.model.answer(memory(target), columns)[0], target)
 
         return predict
 

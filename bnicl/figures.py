@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import pandas as pd
 import seaborn as sns
+import torch
 from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from bnicl.evaluation import AVERAGE
 from bnicl.networks import BayesianNetwork
+from bnicl.rows import Counts
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 PALETTE = {
@@ -350,3 +352,20 @@ def share_curves(table: pd.DataFrame, ends: dict[float, str]) -> Axes:
     ax.legend(loc="lower right")
     sns.despine(ax=ax)
     return ax
+
+
+def marginals(context: Counts, new: Counts) -> Figure:
+    """How frequent each state is among new rows, against its frequency in the context; a point for each state."""
+    shares = [
+        (table.flatten(0, -2).sum(0) if table.ndim > 1 else table) / each.n
+        for each in (context, new)
+        for table in each.tables
+    ]
+    half = len(shares) // 2
+    nodes = [name for name, own in zip(context.net.names, shares[:half], strict=True) for _ in own]
+    table = pd.DataFrame({"node": nodes, "context": torch.cat(shares[:half]), "new": torch.cat(shares[half:])})
+    figure, ax = plt.subplots(figsize=(5, 4.6), layout="constrained")
+    sns.scatterplot(table, x="context", y="new", hue="node", ax=ax, legend=half <= 12)
+    ax.axline((0, 0), slope=1, color="#444", linewidth=1, linestyle=":")
+    ax.set(xlabel="share of the context's rows", ylabel="share of the new rows", aspect="equal")
+    return figure

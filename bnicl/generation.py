@@ -37,17 +37,22 @@ def generate(
     check_tensor("context", context)
     if context.ndim != 2:
         raise ValueError(f"context: expected the rows [n, nodes] of one network, got shape {tuple(context.shape)}")
-    check_count("n", n)
+    return generate_from(_for_one_context(predictor, context), context.shape[1], n, seed, predictor.name)
+
+
+def generate_from(
+    predict: Callable[[Tensor, int], Tensor], n_nodes: int, n: int = 1000, seed: Seed = 0, name: str = ""
+) -> Int64[Tensor, "new nodes"]:
+    """`generate` for a function of queries [batch, M] and a target, such as `conditioned` or `counted` return."""
     generator = make_generator(seed)
-    predict = _for_one_context(predictor, context)
-    rows = torch.full((n, context.shape[1]), ABSENT)
+    rows = torch.full((check_count("n", n), n_nodes), ABSENT)
     which = torch.zeros(n, dtype=torch.int64)  # rows with the same beginning have the same number
-    for target in range(context.shape[1]):
+    for target in range(n_nodes):
         first = torch.zeros(int(which.max()) + 1, dtype=torch.int64).scatter_(0, which, torch.arange(n))
-        p = predict(rows[first].to(context.device), target).to("cpu", torch.float64)
+        p = predict(rows[first], target).to("cpu", torch.float64)
         if bool(p.isnan().any()):
             raise ValueError(
-                f"predictor {predictor.name!r}: expected a distribution for every query, got NaN for node {target}: "
+                f"predictor {name!r}: expected a distribution for every query, got NaN for node {target}: "
                 f"no context row matches; give it another `unmatched` policy"
             )
         cdf = p.cumsum(-1)
@@ -61,4 +66,6 @@ def generate(
 def _for_one_context(predictor: Predictor, context: Tensor) -> Callable[[Tensor, int], Tensor]:
     if isinstance(predictor, InContextTransformer) and predictor.model.config.mask != "none":
         return predictor.conditioned(context)
-    return lambda query, target: predictor.predict_proba(context.expand(len(query), -1, -1), query, target)
+    return lambda query, target: predictor.predict_proba(
+        context.expand(len(query), -1, -1), query.to(context.device), target
+    )

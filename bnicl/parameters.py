@@ -85,6 +85,13 @@ def _results(name: str) -> str:
     return str(results_path(name).resolve()) if name.endswith(".csv") else results_path(name).stem
 
 
+def _rows_file(path: str) -> str:
+    """The whole path of a file, for the notebook runs in another folder; empty where there is none."""
+    if path and not Path(path).is_file():
+        raise ValueError(f"rows: expected a file, got {path!r}")
+    return str(Path(path).resolve()) if path else path
+
+
 def _different(items: list[T]) -> list[T]:
     if len(set(items)) != len(items):
         raise ValueError("each at most once")
@@ -93,6 +100,7 @@ def _different(items: list[T]) -> list[T]:
 
 NetworkName = Annotated[str, AfterValidator(_network)]
 NetworkNames = Annotated[list[NetworkName], Field(min_length=1), AfterValidator(_different)]
+RowsFile = Annotated[str, AfterValidator(_rows_file)]
 ResultsName = Annotated[str, AfterValidator(_results)]
 Count = Annotated[int, Field(ge=10, le=1_000_000)]  # of things drawn
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -112,6 +120,7 @@ TYPES: dict[str, Any] = {
     "NetworkNames": NetworkNames,
     "ContextSizes": ContextSizes,
     "ResultsName": ResultsName,
+    "RowsFile": RowsFile,
     "Unmatched": Unmatched,
     "Recipe": Recipe,
     "PriorName": PriorName,
