@@ -207,9 +207,13 @@ def _generate(arguments: argparse.Namespace) -> None:
     counts, predict = _answers(arguments)
     new = generate_from(predict, counts.net.n_nodes, arguments.n, arguments.seed)
     write_rows(out, counts.net, new, arguments.force)
+    import matplotlib.pyplot as plt
+
     from bnicl import figures
 
-    figures.marginals(counts, Counts.of([new], counts.net)).savefig(files[1], dpi=150)
+    figure = figures.marginals(counts, Counts.of([new], counts.net))
+    figure.savefig(files[1], dpi=150)
+    plt.close(figure)
     about = {name: str(value) for name, value in vars(arguments).items() if name != "command"}
     inputs = {
         name: runs.digest(Path(name).read_bytes())

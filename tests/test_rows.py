@@ -219,7 +219,9 @@ def test_a_round_trip_ends_in_the_tables_that_pgmpy_fits(name: str, tmp_path: Pa
     model = DiscreteBayesianNetwork([(net.names[i], net.names[j]) for i, j in net.edges])
     model.add_nodes_from(net.names)
     states = {name: list(own) for name, own in zip(net.names, net.states, strict=True)}
-    model.add_cpds(*DiscreteMLE(state_names=states).fit(model, pd.read_csv(out, dtype=str)).parameters_)
+    model.add_cpds(
+        *DiscreteMLE(state_names=states).fit(model, pd.read_csv(out, dtype=str, na_filter=False)).parameters_
+    )
     fitted, before = bnicl.BayesianNetwork.from_pgmpy(model), count_rows(rows, net)
     for m in range(net.n_nodes):
         counts = before.tables[m].double()
