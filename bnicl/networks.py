@@ -264,10 +264,14 @@ def _graph(*parents: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return parents
 
 
+def _chain(m: int) -> tuple[tuple[int, ...], ...]:
+    return ((), *((i,) for i in range(m - 1)))
+
+
 _TREE7 = _graph((), (0,), (0,), (1,), (1,), (2,), (2,))
 _GENERAL7 = _graph((), (), (0, 1), (0, 2), (3,), (3, 4), (2, 4))
 PAPER_GRAPHS: dict[str, tuple[tuple[int, ...], ...]] = {
-    **{f"chain{m}": ((), *((i,) for i in range(m - 1))) for m in (3, 5, 7, 10, 20)},  # 3 and 20 are ours
+    **{f"chain{m}": _chain(m) for m in (5, 7, 10)},
     "tree5": _TREE7[:5],
     "tree7": _TREE7,
     "tree10": (*_TREE7, (3,), (3,), (8,)),
@@ -276,6 +280,7 @@ PAPER_GRAPHS: dict[str, tuple[tuple[int, ...], ...]] = {
     "general10": (*_GENERAL7, (5, 6), (4, 7), (6, 8)),
     "wet-grass": _graph((), (0,), (0,), (1, 2)),
 }
+GRAPHS = {**PAPER_GRAPHS, "chain3": _chain(3), "chain20": _chain(20)}
 
 
 def _example_models() -> Path:
@@ -287,9 +292,9 @@ def _example_models() -> Path:
 
 
 def network_names() -> tuple[str, ...]:
-    """Every name that `load_network` knows: the paper's graphs, then the networks that pgmpy ships."""
+    """Every name that `load_network` knows: the paper's graphs and longer and shorter chains, then the networks that pgmpy ships."""
     shipped = sorted(path.name.removesuffix(".bif.gz") for path in _example_models().glob("*.bif.gz"))
-    return (*PAPER_GRAPHS, *shipped)
+    return (*GRAPHS, *shipped)
 
 
 def check_source(source: str) -> str:
@@ -319,8 +324,8 @@ def load_network(source: str | os.PathLike[str]) -> BayesianNetwork:
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"network: expected a name or a path, got {source!r}")
     name = check_source(os.fspath(source))
-    if name in PAPER_GRAPHS:
-        parents = PAPER_GRAPHS[name]
+    if name in GRAPHS:
+        parents = GRAPHS[name]
         return BayesianNetwork(tuple(f"X{m}" for m in range(len(parents))), parents, (2,) * len(parents))
     if name.endswith(".bif"):
         try:

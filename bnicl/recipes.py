@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from bnicl.construction import check_room, start_as_construction
 from bnicl.encoding import Encoding
 from bnicl.evaluation import optimum
-from bnicl.networks import PAPER_GRAPHS, BayesianNetwork, check_source, load_network
+from bnicl.networks import GRAPHS, BayesianNetwork, check_source, load_network
 from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
 from bnicl.structures import OneOf, RandomGraphs, StructurePrior
@@ -188,7 +188,7 @@ class TrainingConfig(BaseModel):
         net = load_network(check_source(source))
         if self.n_states == 2:
             return net
-        if source not in PAPER_GRAPHS:
+        if source not in GRAPHS:
             raise ValueError(f"n_states: expected its default for {source!r}, which has its own, got {self.n_states}")
         return replace(net, cardinalities=(self.n_states,) * net.n_nodes, states=())
 
