@@ -292,7 +292,7 @@ def _example_models() -> Path:
 
 
 def network_names() -> tuple[str, ...]:
-    """Every name that `load_network` knows: the paper's graphs and longer and shorter chains, then the networks that pgmpy ships."""
+    """Every name that `load_network` knows: the paper's graphs, two more chains, and the networks that pgmpy ships."""
     shipped = sorted(path.name.removesuffix(".bif.gz") for path in _example_models().glob("*.bif.gz"))
     return (*GRAPHS, *shipped)
 
