@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import bnicl
-from bnicl.networks import PAPER_GRAPHS
 from bnicl.runs import environment
+from bnicl.sources import PAPER_GRAPHS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 N_ROWS, N_QUERIES = 200, 4

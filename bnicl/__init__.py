@@ -1,7 +1,8 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: priors, networks, encoding, sampling, estimators, rows, averages, orders, structures,
-searches, transformer, incontext, construction, generation, evaluation, recipes, soap, trained, training, interventions.
+Read the modules in this order: priors, networks, sources, encoding, sampling, estimators, rows, averages, orders,
+structures, searches, transformer, incontext, construction, generation, evaluation, recipes, soap, trained, training,
+interventions.
 """
 
 from bnicl.averages import GraphAverage, ModelAverage, baselines
@@ -21,13 +22,14 @@ from bnicl.evaluation import (
 )
 from bnicl.generation import generate
 from bnicl.incontext import InContextTransformer
-from bnicl.networks import BayesianNetwork, load_network, network_names, random_dag
+from bnicl.networks import BayesianNetwork
 from bnicl.orders import OrderAverage
 from bnicl.priors import Dirichlet, TwoBands, make_generator
 from bnicl.recipes import TrainingConfig
 from bnicl.runs import load_results
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
 from bnicl.searches import SearchedGraph, search_graphs
+from bnicl.sources import load_network, network_names, random_dag
 from bnicl.structures import GivenGraphs, OneOf, RandomGraphs, StructurePrior
 from bnicl.trained import TrainedTransformer, load_trained
 from bnicl.training import train

@@ -7,9 +7,11 @@ Exit codes: 0 done, 1 a run failed, 2 the call was wrong (and nothing was writte
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -21,10 +23,10 @@ from bnicl import cluster, parameters, runs, sweeps, tables
 from bnicl.construction import construct_mle_transformer
 from bnicl.encoding import ABSENT
 from bnicl.generation import generate_from
-from bnicl.networks import load_network
 from bnicl.parameters import PROFILES, RESULTS, ROOT
 from bnicl.recipes import TrainingConfig
 from bnicl.rows import Counts, count_rows, read_edges, read_rows, write_rows
+from bnicl.sources import load_network
 from bnicl.training import train
 
 
@@ -196,7 +198,16 @@ def _predict(arguments: argparse.Namespace) -> None:
     print(f"{int(counts.matching(query, target)):,} of {counts.n:,} rows have these parents")
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _generate(arguments: argparse.Namespace) -> None:
+    import matplotlib.pyplot as plt
+
+    from bnicl import figures
+
     out = arguments.out
     if out.suffix != ".csv":
         raise ValueError(f"out: expected a file that ends in .csv, got {str(out)!r}")
@@ -206,27 +217,22 @@ def _generate(arguments: argparse.Namespace) -> None:
             raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
     counts, predict = _answers(arguments)
     new = generate_from(predict, counts.net.n_nodes, arguments.n, arguments.seed)
-    write_rows(out, counts.net, new, arguments.force)
-    import matplotlib.pyplot as plt
-
-    from bnicl import figures
-
     figure = figures.marginals(counts, Counts.of([new], counts.net))
-    figure.savefig(files[1], dpi=150)
-    plt.close(figure)
-    about = {name: str(value) for name, value in vars(arguments).items() if name != "command"}
-    inputs = {
-        name: runs.digest(Path(name).read_bytes())
-        for name in (arguments.network, arguments.context, out)
-        if Path(name).is_file()
-    }
-    manifest = {
-        "call": about,
-        "rows in the context": counts.n,
-        "sha256": {str(k): v for k, v in inputs.items()},
-        **runs.environment(),
-    }
-    files[2].write_text(json.dumps(manifest, indent=1) + "\n")
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bnicl-") as folder:
+        parts = [Path(folder) / path.name for path in files]
+        write_rows(parts[0], counts.net, new)
+        figure.savefig(parts[1], dpi=150)
+        plt.close(figure)
+        inputs = [Path(name) for name in (arguments.network, arguments.context) if Path(name).is_file()]
+        manifest = {
+            "call": {name: str(value) for name, value in vars(arguments).items() if name != "command"},
+            "rows in the context": counts.n,
+            "sha256": {**{str(path): _sha256(path) for path in inputs}, str(out): _sha256(parts[0])},
+            **runs.environment(),
+        }
+        parts[2].write_text(json.dumps(manifest, indent=1) + "\n")
+        for part, path in zip(parts, files, strict=True):
+            part.replace(path)
     print(f"finished: {arguments.n:,} rows in {out}, from {counts.n:,}; figure and manifest beside it")
 
 

@@ -347,7 +347,7 @@ def baselines(
 
     The model average is among them where its sum is short enough to be taken thousands of times.
 
-    >>> from bnicl.networks import load_network
+    >>> from bnicl import load_network
     >>> list(baselines(load_network("chain5")))
     ['MLE', 'naive', 'posterior mean', 'model average']
     """

@@ -39,6 +39,7 @@ from bnicl.sampling import ravel_states
 from bnicl.transformer import Memory, Transformer, TransformerConfig
 
 Variant = Literal["paper", "causal", "heads", "prompt"]
+START_BETA, START_SCALE = 8.0, 4.0  # still able to learn; the softmax of 4 p, 4 (1 - p) is p near p = 1/2
 ROUNDING = 64  # times the machine epsilon: what the sums of a forward pass may add to the error
 
 
@@ -181,7 +182,7 @@ def construct_mle_transformer(
     Raises ValueError for an epsilon that is not positive or that the dtype cannot reach, and for a
     max_context below 1. Reference: arXiv 2501.02547, the theorem and its proof.
 
-    >>> from bnicl.networks import load_network
+    >>> from bnicl import load_network
     >>> predictor = construct_mle_transformer(load_network("chain5"), epsilon=1e-3, max_context=100)
     >>> predictor.beta, predictor.model.config.n_layers
     (12.21875, 2)
@@ -218,18 +219,17 @@ def construct_mle_transformer(
     return MLETransformer(builder.build(dtype, sparse), net, variant, beta, beta_1, gamma, max_context)
 
 
-def start_as_construction(model: Transformer, net: BayesianNetwork, beta: float, scale: float) -> Transformer:
+def start_as_construction(model: Transformer, net: BayesianNetwork) -> Transformer:
     """`model`, in place, with the "causal" construction in a corner of its weights: an initialisation for training.
 
     model: random weights, of at least the construction's size (`check_room`). What it has beyond that keeps its random
-    weights but writes nothing yet (its W_O and W_out are zero), so that the read-out is exactly `scale` times the
-    constructed transformer's, and all of it can learn. scale: what makes logits of shares; at 4 the softmax of two
-    states leaves shares near 1/2 as they are.
+    weights but writes nothing yet (its W_O and W_out are zero), so that the read-out is exactly START_SCALE times the
+    constructed transformer's with the inverse temperature START_BETA, and all of it can learn.
     """
     builder = _Builder(net, "causal")
     builder.embed()
     builder.select(0.0)
-    builder.match(beta, gamma=beta * (1 + max(map(len, net.parents))))
+    builder.match(START_BETA, gamma=START_BETA * (1 + max(map(len, net.parents))))
     S = builder.S
     own = {"W_Q": (0,), "W_K": (0, slice(None), slice(S + 1)), "W_V": (0, slice(None), slice(S + 1)),
            "W_in": (slice(None), slice(2 * S))}  # fmt: skip
@@ -243,7 +243,7 @@ def start_as_construction(model: Transformer, net: BayesianNetwork, beta: float,
             if name in builder.entries:
                 index, values = torch.tensor(builder.entries[name]).T, torch.tensor(builder.values[name])
                 weight.index_put_(tuple(index), values.to(weight), accumulate=True)
-        model.W_U.mul_(scale)
+        model.W_U.mul_(START_SCALE)
     return model
 
 

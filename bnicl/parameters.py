@@ -24,8 +24,8 @@ from pydantic import (
 )
 
 from bnicl.estimators import Unmatched
-from bnicl.networks import check_source, load_network
 from bnicl.recipes import Objective, PriorName, Recipe, Start
+from bnicl.sources import check_source, load_network
 from bnicl.transformer import Mask
 
 T = TypeVar("T")

@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from bnicl.construction import check_room, start_as_construction
 from bnicl.encoding import Encoding
 from bnicl.evaluation import optimum
-from bnicl.networks import GRAPHS, BayesianNetwork, check_source, load_network
+from bnicl.networks import BayesianNetwork
 from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
+from bnicl.sources import GRAPHS, check_source, load_network
 from bnicl.structures import OneOf, RandomGraphs, StructurePrior
 from bnicl.transformer import Mask, Transformer, TransformerConfig
 
@@ -109,10 +110,7 @@ class TrainingConfig(BaseModel):
     d_mlp: PositiveInt = 64
     activation: Literal["relu", "gelu"] = "relu"
     layer_norm: bool = False
-    # Weights at first: random, or the construction's with this inverse temperature and factor of the read-out.
-    start: Start = "random"
-    start_beta: Annotated[float, Field(gt=0, le=100)] = 8.0
-    start_scale: Annotated[float, Field(gt=0, le=100)] = 4.0
+    start: Start = "random"  # weights at first: random ones, or the construction's among them
     calm_start: bool = False  # layers at first add less to the stream, the less the more there are
     dropout: Share = 0.0
 
@@ -196,7 +194,7 @@ class TrainingConfig(BaseModel):
         """The transformer, before its training."""
         model = Transformer(self._shape()).init_weights(make_generator(self.seed, WEIGHTS), self.calm_start)
         if self.start == "construction":
-            return start_as_construction(model, self.networks.net, self.start_beta, self.start_scale)
+            return start_as_construction(model, self.networks.net)
         return model
 
     def _shape(self) -> TransformerConfig:

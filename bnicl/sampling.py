@@ -113,7 +113,7 @@ class NetworkPrior:
     Without a prior, a network that has tables (one from a file, say) is always itself, and a graph alone
     gets tables from Dirichlet(0.5).
 
-    >>> from bnicl.networks import load_network
+    >>> from bnicl import load_network
     >>> NetworkPrior(load_network("chain7")).sample(64, 201, seed=0).rows.shape
     torch.Size([64, 201, 7])
     """
@@ -151,7 +151,7 @@ class ContextBatches(IterableDataset[Batch]):
     The generator is seeded by (seed, worker), so that two workers of one loader never emit the same
     batch, and a second pass over the stream repeats the first.
 
-    >>> from bnicl.networks import load_network
+    >>> from bnicl import load_network
     >>> stream = iter(ContextBatches(NetworkPrior(load_network("chain5")), batch_size=2, n=3, seed=0))
     >>> next(stream).rows.equal(next(stream).rows)
     False

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bnicl
-from bnicl.networks import _pgmpy
+from bnicl.networks import import_pgmpy
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def test_a_pgmpy_table_that_does_not_fit_the_graph_is_named() -> None:
-    pgmpy = _pgmpy()
+    pgmpy = import_pgmpy()
     model = pgmpy.models.DiscreteBayesianNetwork([("a", "b")])
     root = pgmpy.factors.discrete.TabularCPD("a", 2, [[0.3], [0.7]])
     model.cpds = [root, pgmpy.factors.discrete.TabularCPD("b", 2, [[0.5], [0.5]])]

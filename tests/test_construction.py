@@ -13,7 +13,7 @@ from torch import Tensor
 
 import bnicl
 from bnicl.construction import MLETransformer, Subspaces, Variant, error_bound
-from bnicl.networks import PAPER_GRAPHS
+from bnicl.sources import PAPER_GRAPHS
 from tests.strategies import tasks
 
 ROOT = Path(__file__).resolve().parents[1]

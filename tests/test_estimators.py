@@ -15,7 +15,7 @@ from torch import Tensor
 
 import bnicl
 from bnicl.estimators import Unmatched
-from bnicl.networks import _pgmpy
+from bnicl.networks import import_pgmpy
 from tests.strategies import tasks
 
 Task = tuple[bnicl.BayesianNetwork, Tensor, Tensor, int]
@@ -28,16 +28,16 @@ def frame(net: bnicl.BayesianNetwork, rows: Tensor) -> pd.DataFrame:
 
 def pgmpy_fit(net: bnicl.BayesianNetwork, rows: Tensor, alpha: float | None = None) -> list[np.ndarray]:
     """pgmpy's tables [*evidence_card, card], parents in our order; MLE, or the Dirichlet posterior mean."""
-    model = _pgmpy().models.DiscreteBayesianNetwork()
+    model = import_pgmpy().models.DiscreteBayesianNetwork()
     model.add_nodes_from(net.names)
     model.add_edges_from((net.names[i], net.names[j]) for i, j in net.edges)
     states = {name: list(range(card)) for name, card in zip(net.names, net.cardinalities, strict=True)}
     data = frame(net, rows)
     if alpha is None:
-        estimator = _pgmpy().estimators.MaximumLikelihoodEstimator(model, data, state_names=states)
+        estimator = import_pgmpy().estimators.MaximumLikelihoodEstimator(model, data, state_names=states)
         cpds = [estimator.estimate_cpd(name) for name in net.names]
     else:
-        estimator = _pgmpy().estimators.BayesianEstimator(model, data, state_names=states)
+        estimator = import_pgmpy().estimators.BayesianEstimator(model, data, state_names=states)
         cpds = []
         for m, name in enumerate(net.names):
             pseudo = np.full((net.cardinalities[m], math.prod(net.evidence_card(m))), alpha)
@@ -136,7 +136,7 @@ def test_parent_set_posterior_agrees_with_pgmpys_k2_score() -> None:
     net = bnicl.load_network("general5").with_random_cpts(seed=2)
     rows = bnicl.forward_sample(net, n=40, seed=0)
     data = frame(net, rows)
-    scorer = _pgmpy().estimators.K2(data, state_names={name: [0, 1] for name in net.names})
+    scorer = import_pgmpy().estimators.K2(data, state_names={name: [0, 1] for name in net.names})
     posterior = bnicl.ModelAverage(net.cardinalities, alpha=1, edge_prob=0.5).parent_set_posterior(rows[None], 4)[0]
     reference = posterior[0, 0, 0, 0].log() - scorer.local_score("X4", [])
     for mask in itertools.product((0, 1), repeat=4):

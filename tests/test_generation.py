@@ -7,7 +7,7 @@ from torch import Tensor
 
 import bnicl
 from bnicl.construction import Variant
-from bnicl.networks import _pgmpy
+from bnicl.networks import import_pgmpy
 from bnicl.sampling import ravel_states
 
 ASIA = bnicl.load_network("asia")
@@ -25,13 +25,15 @@ def joint(net: bnicl.BayesianNetwork) -> Tensor:
     return p
 
 
-def fitted_by_pgmpy() -> bnicl.BayesianNetwork:
+def fitted_bypgmpy() -> bnicl.BayesianNetwork:
     import pandas as pd
 
     names = ASIA.names
-    model = _pgmpy().models.DiscreteBayesianNetwork([(names[p], names[c]) for p, c in ASIA.edges])
+    model = import_pgmpy().models.DiscreteBayesianNetwork([(names[p], names[c]) for p, c in ASIA.edges])
     data = pd.DataFrame(CONTEXT.numpy(), columns=list(names))
-    estimator = _pgmpy().estimators.MaximumLikelihoodEstimator(model, data, state_names={n: [0, 1] for n in names})
+    estimator = import_pgmpy().estimators.MaximumLikelihoodEstimator(
+        model, data, state_names={n: [0, 1] for n in names}
+    )
     model.add_cpds(*estimator.get_parameters())
     fitted = bnicl.BayesianNetwork.from_pgmpy(model)
     order = [fitted.names.index(name) for name in names]  # back to the order of the context's columns
@@ -46,7 +48,7 @@ def fitted_by_pgmpy() -> bnicl.BayesianNetwork:
 @pytest.mark.parametrize("variant", ["causal", "paper"])
 def test_generated_rows_have_the_joint_distribution_of_the_network_that_pgmpy_fits(variant: Variant) -> None:
     n = 200_000
-    fitted = fitted_by_pgmpy()
+    fitted = fitted_bypgmpy()
     predictor = bnicl.construct_mle_transformer(ASIA, max_context=500, variant=variant)
     rows = bnicl.generate(predictor, CONTEXT, n=n, seed=1)
     p = joint(fitted)

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 
 import bnicl
-from bnicl.networks import PAPER_GRAPHS, _example_models, _pgmpy
+from bnicl.networks import import_pgmpy
+from bnicl.sources import PAPER_GRAPHS, example_models
 from tests.strategies import networks
 
 # The paper's graphs as its text gives them: child: parents.
@@ -45,8 +46,8 @@ def test_a_named_graph_is_the_graph_of_the_paper(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["asia", "cancer", "earthquake", "sachs", "survey", "alarm", "child", "insurance"])
 def test_a_shipped_network_has_the_tables_of_its_file(name: str) -> None:
-    pgmpy = _pgmpy()
-    text = gzip.decompress((_example_models() / f"{name}.bif.gz").read_bytes()).decode()
+    pgmpy = import_pgmpy()
+    text = gzip.decompress((example_models() / f"{name}.bif.gz").read_bytes()).decode()
     model = pgmpy.readwrite.BIFReader(string=text).get_model()
     net = bnicl.load_network(name)
     assert set(net.names) == set(model.nodes)
@@ -58,22 +59,22 @@ def test_a_shipped_network_has_the_tables_of_its_file(name: str) -> None:
         assert list(net.states[m]) == cpd.state_names[node]
 
 
-def test_every_network_that_pgmpy_ships_is_known_by_name() -> None:
-    shipped = {path.name.removesuffix(".bif.gz") for path in _example_models().glob("*.bif.gz")}
+def test_every_network_thatpgmpy_ships_is_known_by_name() -> None:
+    shipped = {path.name.removesuffix(".bif.gz") for path in example_models().glob("*.bif.gz")}
     assert shipped <= set(bnicl.network_names())
     assert {"asia", "sachs", "alarm", "munin", "link"} <= shipped
 
 
 def test_a_bif_file_is_read_from_its_path(tmp_path: Path) -> None:
     path = tmp_path / "my asia.bif"
-    path.write_bytes(gzip.decompress((_example_models() / "asia.bif.gz").read_bytes()))
+    path.write_bytes(gzip.decompress((example_models() / "asia.bif.gz").read_bytes()))
     ours, named = bnicl.load_network(path), bnicl.load_network("asia")
     assert ours.names == named.names
     assert all(map(torch.equal, ours.tables, named.tables))
 
 
 def test_from_pgmpy_keeps_unsorted_parents_and_string_states() -> None:
-    pgmpy = _pgmpy()
+    pgmpy = import_pgmpy()
     model = pgmpy.models.DiscreteBayesianNetwork([("zoo", "child"), ("ant", "child")])
     ant, zoo = ["no", "yes"], ["low", "mid", "high"]
     values = np.arange(1, 13, dtype=float).reshape(2, 6)
@@ -94,7 +95,7 @@ def test_from_pgmpy_keeps_unsorted_parents_and_string_states() -> None:
 
 
 def test_from_pgmpy_reorders_a_table_that_names_its_parents_states_in_another_order() -> None:
-    pgmpy = _pgmpy()
+    pgmpy = import_pgmpy()
     model = pgmpy.models.DiscreteBayesianNetwork([("a", "b")])
     model.add_cpds(
         pgmpy.factors.discrete.TabularCPD("a", 2, [[0.3], [0.7]], state_names={"a": ["no", "yes"]}),

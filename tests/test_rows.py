@@ -15,8 +15,8 @@ import torch
 import bnicl
 from bnicl.__main__ import main
 from bnicl.generation import generate_from
-from bnicl.networks import _example_models
 from bnicl.rows import Counts, count_rows, read_edges, read_rows, write_rows
+from bnicl.sources import example_models
 
 NET = bnicl.BayesianNetwork(
     ("a", "b", "c"), ((), (0,), (0, 1)), (2, 3, 2), states=(("no", "yes"), (1, 2, 3), ("x", "y"))
@@ -190,7 +190,7 @@ def test_bytes_are_no_edge_list(tmp_path: Path) -> None:
 
 def files_of(name: str, tmp_path: Path, n: int) -> tuple[Path, Path, bnicl.BayesianNetwork]:
     bif, rows = tmp_path / f"{name}.bif", tmp_path / "rows.csv"
-    bif.write_bytes(gzip.decompress((_example_models() / f"{name}.bif.gz").read_bytes()))
+    bif.write_bytes(gzip.decompress((example_models() / f"{name}.bif.gz").read_bytes()))
     net = bnicl.load_network(bif)
     write_rows(rows, net, bnicl.forward_sample(net, n, seed=0))
     return bif, rows, net

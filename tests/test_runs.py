@@ -13,8 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnicl import parameters, runs
 from bnicl.__main__ import main
-from bnicl.networks import _example_models
 from bnicl.parameters import Parameter, by_profile
+from bnicl.sources import example_models
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -174,7 +174,7 @@ def test_lists_and_files_as_parameters(tmp_path: Path, monkeypatch: pytest.Monke
     line = Parameter("n_contexts", "ContextSizes", "[1]", "")
     assert line.check("1, 2,50") == line.check([1, 2, 50]) == line.check("[1, 2, 50]") == [1, 2, 50]
     monkeypatch.chdir(tmp_path)
-    Path("own.bif").write_bytes(gzip.decompress((_example_models() / "asia.bif.gz").read_bytes()))
+    Path("own.bif").write_bytes(gzip.decompress((example_models() / "asia.bif.gz").read_bytes()))
     assert Parameter("network", "NetworkName", "", "").check("own.bif") == str(tmp_path / "own.bif")
 
 

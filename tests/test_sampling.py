@@ -5,7 +5,7 @@ from scipy.stats import chisquare
 from torch.utils.data import DataLoader
 
 import bnicl
-from bnicl.networks import _pgmpy
+from bnicl.networks import import_pgmpy
 from bnicl.sampling import sample_rows, with_noise
 from tests.strategies import networks
 
@@ -15,7 +15,7 @@ def test_samples_have_the_marginals_that_pgmpy_computes(name: str) -> None:
     net = bnicl.load_network(name)
     n = 40_000
     rows = bnicl.forward_sample(net, n=n, seed=5)
-    inference = _pgmpy().inference.VariableElimination(net.to_pgmpy())
+    inference = import_pgmpy().inference.VariableElimination(net.to_pgmpy())
     for m, node in enumerate(net.names):
         expected = inference.query([node], show_progress=False).values * n
         observed = torch.bincount(rows[:, m], minlength=net.cardinalities[m]).numpy()
@@ -64,7 +64,7 @@ def test_a_state_of_probability_zero_is_never_drawn() -> None:
 
 def test_conditional_is_what_pgmpy_infers_from_all_predecessors() -> None:
     net = bnicl.load_network("asia")
-    inference = _pgmpy().inference.VariableElimination(net.to_pgmpy())
+    inference = import_pgmpy().inference.VariableElimination(net.to_pgmpy())
     row = bnicl.forward_sample(net, n=1, seed=7)
     for m, node in enumerate(net.names):
         evidence = {net.names[i]: net.states[i][row[0, i]] for i in range(m)}

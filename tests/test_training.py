@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import bnicl
 from bnicl import trained, training
+from bnicl.construction import START_BETA, START_SCALE
 from bnicl.recipes import RECIPES, TrainingConfig
 from bnicl.trained import CHECKPOINT, TrainedTransformer, load_trained
 from bnicl.training import train
@@ -584,11 +585,11 @@ def test_a_start_at_the_construction_is_the_constructed_transformer(graph: str, 
     net = bnicl.load_network(graph)
     begin = TrainingConfig(graph=graph, steps=1, start="construction", n_heads=n_heads, d_model=64, n_layers=3)
     run = TrainedTransformer(begin.build(), begin)
-    exact = bnicl.construct_mle_transformer(net, beta=begin.start_beta, variant="causal")
+    exact = bnicl.construct_mle_transformer(net, beta=START_BETA, variant="causal")
     rows = bnicl.NetworkPrior(net).sample(40, 31, seed=0).rows
     for target in range(net.n_nodes):
         shares = exact.predict_proba(rows[:, :30], rows[:, 30], target)
-        logits = begin.start_scale * shares
+        logits = START_SCALE * shares
         assert torch.allclose(
             run.predict_proba(rows[:, :30], rows[:, 30], target).double(), logits.softmax(-1), atol=1e-5
         )
