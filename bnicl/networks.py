@@ -122,6 +122,7 @@ class BayesianNetwork:
     ) -> BayesianNetwork:
         """The same graph with tables drawn from `prior`, by default Dirichlet(alpha=0.5).
 
+        >>> from bnicl import load_network
         >>> load_network("chain5").with_random_cpts(seed=1).cpts[1].shape
         torch.Size([2, 2])
         """
