@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import bnicl
 from bnicl.runs import environment
-from bnicl.sources import PAPER_GRAPHS
+from bnicl.sources import GRAPHS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 N_ROWS, N_QUERIES = 200, 4
@@ -66,7 +66,7 @@ def measure(name: str) -> tuple[object, ...]:
 
 def main() -> None:
     begin = time.perf_counter()
-    names = [name for name in bnicl.network_names() if name not in PAPER_GRAPHS]
+    names = [name for name in bnicl.network_names() if name not in GRAPHS]
     lines = [measure(name) for name in tqdm(names)]
     table = pd.DataFrame(lines, columns=list(COLUMNS)).sort_values("nodes")
     table.to_csv(RESULTS / "scale.csv", index=False, float_format="%.4g")
