@@ -26,7 +26,7 @@ from bnicl.generation import generate_from
 from bnicl.parameters import PROFILES, RESULTS, ROOT
 from bnicl.recipes import TrainingConfig
 from bnicl.rows import Counts, count_rows, read_edges, read_rows, write_rows
-from bnicl.sources import load_network
+from bnicl.sources import load_network, write_graph
 from bnicl.training import train
 
 
@@ -167,9 +167,11 @@ def _answers(arguments: argparse.Namespace) -> tuple[Counts, Callable[[Tensor, i
     counts = count_rows(arguments.context, net)
     if arguments.train is None:
         return counts, construct_mle_transformer(net, max_context=counts.n, variant="causal").counted(counts)
-    if listed:
-        raise ValueError(f"network: expected a .bif file or a known name with --train, got {source!r}")
-    run = train(TrainingConfig(graph=source, seconds=arguments.train))
+    with tempfile.TemporaryDirectory(prefix="bnicl-") as folder:
+        if listed:
+            source = str(Path(folder) / "graph.bif")
+            write_graph(source, net)
+        run = train(TrainingConfig(graph=source, seconds=arguments.train))
     return counts, run.conditioned(read_rows(arguments.context, net))
 
 

@@ -37,7 +37,7 @@ def generate(
     check_tensor("context", context)
     if context.ndim != 2:
         raise ValueError(f"context: expected the rows [n, nodes] of one network, got shape {tuple(context.shape)}")
-    return generate_from(_for_one_context(predictor, context), context.shape[1], n, seed, predictor.name)
+    return generate_from(conditioned(predictor, context), context.shape[1], n, seed, predictor.name)
 
 
 def generate_from(
@@ -63,7 +63,19 @@ def generate_from(
     return rows
 
 
-def _for_one_context(predictor: Predictor, context: Tensor) -> Callable[[Tensor, int], Tensor]:
+def conditioned(
+    predictor: Predictor, context: Int64[Tensor, "rows nodes"]
+) -> Callable[[Int64[Tensor, "batch nodes"], int], Tensor]:
+    """A function of queries [batch, M] and a target: the predictor's answers after this one context.
+
+    A transformer whose mask hides the query from the context reads it once for all queries.
+
+    >>> from bnicl import MaximumLikelihood, load_network
+    >>> predict = conditioned(MaximumLikelihood(load_network("chain3")), torch.tensor([[0, 1, 1], [0, 1, 0]]))
+    >>> predict(torch.tensor([[0, 1, 0], [1, 1, 0]]), 2)
+    tensor([[0.5000, 0.5000],
+            [0.5000, 0.5000]], dtype=torch.float64)
+    """
     if isinstance(predictor, InContextTransformer) and predictor.model.config.mask != "none":
         return predictor.conditioned(context)
     return lambda query, target: predictor.predict_proba(

@@ -246,10 +246,14 @@ def test_a_prediction_with_its_number_of_matching_rows(tmp_path: Path, capsys: p
     assert f"{len(matching):,} of 2,000 rows have these parents" in " ".join(shown)
 
 
-def test_a_trained_transformer_generates_too(tmp_path: Path) -> None:
-    _, rows, _ = files_of("asia", tmp_path, 100)
+@pytest.mark.parametrize("network", ["asia", "asia.txt"])
+def test_a_trained_transformer_generates_too(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, rows, _ = files_of("asia", tmp_path, 2000)
+    net = bnicl.load_network("asia")
+    written(tmp_path, "".join(f"{net.names[i]},{net.names[j]}\n" for i, j in net.edges), "asia.txt")
     out = tmp_path / "new.csv"
-    call = ["generate", "--network", "asia", "--context", str(rows), "--out", str(out), "-n", "10", "--train", "0.5"]
+    call = ["generate", "--network", network, "--context", str(rows), "--out", str(out), "-n", "10", "--train", "0.5"]
     assert main(call) == 0
     assert len(pd.read_csv(out)) == 10
 
