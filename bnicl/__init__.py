@@ -1,7 +1,7 @@
 """Bayesian networks in context: the code behind an executable book.
 
 Read the modules in this order: priors, networks, sources, encoding, sampling, estimators, rows, averages, orders,
-structures, searches, transformer, incontext, construction, generation, evaluation, recipes, soap, trained, training,
+structures, searches, transformer, incontext, construction, generation, evaluation, heldout, recipes, soap, trained, training,
 interventions.
 """
 
@@ -21,6 +21,7 @@ from bnicl.evaluation import (
     total_variation,
 )
 from bnicl.generation import generate
+from bnicl.heldout import held_out
 from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork
 from bnicl.orders import OrderAverage
@@ -72,6 +73,7 @@ __all__ = [
     "evaluate",
     "forward_sample",
     "generate",
+    "held_out",
     "kl_bits",
     "load_network",
     "load_results",

@@ -72,7 +72,7 @@ def _check_search(search: Search) -> Search:
 class SearchedGraph:
     """A graph is searched in each context by `search_graphs`, then fitted to it: the posterior mean for alpha.
 
-    What was found in the last contexts is kept, so that several targets cost one search.
+    What was found in the last contexts is kept, so that several targets cost one search, as do equal contexts in a row.
     """
 
     name = "searched graph"
@@ -85,7 +85,8 @@ class SearchedGraph:
     def graphs(self, context: Context) -> Adjacency:
         """The graph found in each context."""
         if self._last is None or not torch.equal(self._last[0], context):
-            self._last = context.clone(), search_graphs(context, self.cardinalities, self.search)
+            distinct, which = context.unique_consecutive(return_inverse=True, dim=0)
+            self._last = context.clone(), search_graphs(distinct, self.cardinalities, self.search)[which]
         return self._last[1]
 
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
