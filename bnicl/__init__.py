@@ -27,6 +27,7 @@ from bnicl.networks import BayesianNetwork
 from bnicl.orders import OrderAverage
 from bnicl.priors import Dirichlet, TwoBands, make_generator
 from bnicl.recipes import TrainingConfig
+from bnicl.rows import Counts
 from bnicl.runs import load_results
 from bnicl.sampling import Batch, ContextBatches, NetworkPrior, conditional, forward_sample
 from bnicl.searches import SearchedGraph, search_graphs
@@ -42,6 +43,7 @@ __all__ = [
     "Batch",
     "BayesianNetwork",
     "ContextBatches",
+    "Counts",
     "Dirichlet",
     "GivenGraphs",
     "GraphAverage",
