@@ -129,7 +129,7 @@ class ModelAverage:
     """The exact optimum when the graph is unknown: an average over every parent set, the order known.
 
     A priori each predecessor of the target is a parent with probability `edge_prob`, independently, and
-    rows of tables are Dirichlet(alpha):
+    rows of tables are Dirichlet(alpha)::
 
         P(A | context)  is proportional to  edge_prob^|A| (1 - edge_prob)^(m - |A|) L(A),
         P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),

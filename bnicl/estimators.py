@@ -54,7 +54,7 @@ def count(
 ) -> Int64[Tensor, "batch *cells"]:
     """How often each state of the target occurs with each joint state of `given`.
 
-    Returns int64 [batch, *cards of given, card[target]].
+    Returns int64 ``[batch, *cards of given, card[target]]``.
 
     >>> count(torch.tensor([[[0, 1], [0, 1], [1, 0]]]), 1, [0], (2, 2))
     tensor([[[0, 2],
@@ -170,7 +170,7 @@ class MaximumLikelihood(_Frequency):
         return self.net.parents[target]
 
     def fit(self, context: Context) -> tuple[Tensor, ...]:
-        """The whole network fitted to each context: per node float64 [batch, *evidence_card, card].
+        """The whole network fitted to each context: per node float64 ``[batch, *evidence_card, card]``.
 
         Every row of every table, counted in one pass a node; the same numbers as `predict_proba`.
         """
@@ -248,7 +248,7 @@ class PosteriorMean:
         return self._smoothed(tally(context[:, :, target], matching, self.net.cardinalities[target]))
 
     def fit(self, context: Context) -> tuple[Tensor, ...]:
-        """Every table's posterior mean: per node float64 [batch, *evidence_card, card]."""
+        """Every table's posterior mean: per node float64 ``[batch, *evidence_card, card]``."""
         check_context(context, self.net.cardinalities)
         parents, cards, by_node = self.net.parents, self.net.cardinalities, _by_node(context)
         return tuple(self._smoothed(_count(by_node, m, parents[m], cards)) for m in range(self.net.n_nodes))

@@ -40,7 +40,7 @@ Distributions = Float[Tensor, "*batch card"]
 
 
 def total_variation(p: Distributions, q: Distributions) -> Float[Tensor, "*batch"]:
-    """1/2 sum_k |p_k - q_k|, in [0, 1]; NaN where q is undefined.
+    """``1/2 sum_k |p_k - q_k|``, in [0, 1]; NaN where q is undefined.
 
     >>> total_variation(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]))
     tensor(0.5000)
@@ -215,13 +215,13 @@ def share_of_the_gap(
     """Whose curve a predictor follows: 0 is that of the in-context MLE, 1 that of the posterior mean.
 
     With q the prediction, f the MLE and p* the posterior mean, or two other `ends`, the least-squares fit of
-    q = f + s (p* - f) over all queries where f is defined, and all nodes:
+    q = f + s (p* - f) over all queries where f is defined, and all nodes::
 
         s = sum <q - f, p* - f> / sum |p* - f|^2
 
     Returns a table with one row for each predictor and n_context: `share` with the bounds `share_low` and
-    `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of |q - f - s (p* - f)|. The
-    share is NaN where f and p* are the same in all queries. Raises ValueError for a prior other than Dirichlet and for
+    `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of
+    ``|q - f - s (p* - f)|``. The share is NaN where f and p* are the same in all queries. Raises ValueError for a prior other than Dirichlet and for
     predictions that are no probability vectors.
 
     >>> from bnicl import MaximumLikelihood, load_network

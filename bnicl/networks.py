@@ -35,7 +35,7 @@ class BayesianNetwork:
 
     names: one per node. parents: the indices of each node's parents, all smaller than its own, in any
     order. cardinalities: the number of states of each node, two or more; they may differ. cpts: per
-    node a float64 tensor [*evidence_card, card] whose last axis sums to 1, or None where only the graph
+    node a float64 tensor ``[*evidence_card, card]`` whose last axis sums to 1, or None where only the graph
     is known. states: the names of each node's states, by default 0, 1, ...
 
     Rows are divided by their sum, so that a table written with seven digits sums to 1 exactly.

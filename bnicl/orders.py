@@ -24,7 +24,7 @@ class OrderAverage:
 
     A priori every order is equally likely, and given the order every edge has probability `edge_prob`, as in
     `ModelAverage`. The probability of a new row x given the context is a sum over orders, in which node m
-    comes after a set U of nodes:
+    comes after a set U of nodes::
 
         P(x | context)  is proportional to  F(all nodes),    F(S) = sum_{m in S} F(S - m) V_m(S - m),  F({}) = 1,
         V_m(U) = sum_{A in U} edge_prob^|A| (1 - edge_prob)^(|U| - |A|) L_m(A) P(x_m | x_A, context, A).

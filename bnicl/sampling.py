@@ -26,7 +26,7 @@ Rows = Int64[Tensor, "batch n nodes"]
 class Batch(NamedTuple):
     """B networks of one graph and L rows of each.
 
-    cpts: per node float64 [B, *evidence_card, card]; rows: int64 [B, L, M].
+    cpts: per node float64 ``[B, *evidence_card, card]``; rows: int64 ``[B, L, M]``.
     """
 
     cpts: tuple[Tensor, ...]

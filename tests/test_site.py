@@ -94,7 +94,9 @@ def test_a_page_is_whole(path: str, width: int, browser: Any, address: str) -> N
         assert [url for url in visit.requests if not url.startswith((address, "data:", "blob:"))] == []
         assert visit.ask("document.documentElement.scrollWidth") <= width
         assert visit.ask(RAW_TEX) == []
-        images = visit.ask("[...document.querySelectorAll('article img')].map(image => [image.src, image.alt, image.naturalWidth])")
+        images = visit.ask(
+            "[...document.querySelectorAll('article img')].map(image => [image.src, image.alt, image.naturalWidth])"
+        )
         assert [image for image in images if not (image[1] and image[2])] == []
         levels = visit.ask(HEADINGS)
         assert levels.count(1) == 1 == levels[0]
