@@ -1,8 +1,8 @@
 """Bayesian networks in context: the code behind an executable book.
 
 Read the modules in this order: priors, networks, sources, encoding, sampling, estimators, rows, averages, orders,
-structures, searches, transformer, incontext, construction, generation, evaluation, heldout, recipes, soap, trained, training,
-interventions.
+structures, searches, transformer, incontext, construction, generation, evaluation, heldout, recipes, soap, trained,
+training, interventions.
 """
 
 from bnicl.averages import GraphAverage, ModelAverage, baselines

@@ -221,8 +221,9 @@ def share_of_the_gap(
 
     Returns a table with one row for each predictor and n_context: `share` with the bounds `share_low` and
     `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of
-    ``|q - f - s (p* - f)|``. The share is NaN where f and p* are the same in all queries. Raises ValueError for a prior other than Dirichlet and for
-    predictions that are no probability vectors.
+    ``|q - f - s (p* - f)|``. The share is NaN where f and p* are the same in all queries.
+
+    Raises ValueError for a prior other than Dirichlet and for predictions that are no probability vectors.
 
     >>> from bnicl import MaximumLikelihood, load_network
     >>> prior = NetworkPrior(load_network("chain5"))

@@ -235,8 +235,8 @@ def _as_number(state: str) -> tuple[float, str]:
 class Counts:
     """How often every family, a node with its parents, was seen in each joint state, among `n` rows.
 
-    tables: int64 ``[*evidence_card, card]`` for each node. That is all that MLE and posterior mean, and so the constructed
-    transformer, take from the rows.
+    tables: int64 ``[*evidence_card, card]`` for each node. That is all that MLE and posterior mean, and so the
+    constructed transformer, take from the rows.
 
     >>> net = BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
     >>> Counts.of([torch.tensor([[0, 1], [0, 1], [1, 0]])], net).tables[1]

@@ -5,6 +5,7 @@ Part of `make web`. Skipped, with the reason, where there is no chromium or no b
 
 import functools
 import http.server
+import itertools
 import json
 import shutil
 import threading
@@ -13,16 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build" / "html"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.glob("book/*.html"))
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+ORDER = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
+PAGES = [f"{name}.html" for name in ORDER]
+WIDTHS = (1280, 390)
+MOST_BYTES, MOST_OF_THE_SITE = 1.5e6, 30e6
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
-    pytest.mark.skipif(not PAGES, reason="there are no pages: make book"),
+    pytest.mark.skipif(not (SITE / PAGES[-1]).is_file(), reason="there are no pages: make book"),
 ]
-WIDTHS = (1280, 390)
+# A term of each chapter, and where a search for it must lead to.
+TERMS = {
+    "forward sampling": "bayesian-networks",
+    "posterior mean": "in-context-estimators",
+    "residual stream": "construction",
+    "curriculum": "ablations",
+    "selectivity": "mechanism",
+    "Hartemink": "sachs",
+    "papermill": "batch-runs",
+}
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -51,20 +66,27 @@ def browser() -> Iterator[Any]:
 class Visit:
     """A page that is open, and what happened while it opened."""
 
-    def __init__(self, browser: Any, url: str, width: int, scheme: str = "light") -> None:
+    def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light") -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.requests: list[str] = []
         self.failed: list[str] = []
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("console", self._note)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("requestfailed", lambda request: self.failed.append(request.url))
-        self.page.on("response", lambda reply: reply.status >= 400 and self.failed.append(reply.url))
+        self.page.on("response", self._check)
         self.page.goto(url)
         self.page.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
-        self.page.wait_for_load_state("networkidle")
+
+    def _note(self, line: Any) -> None:
+        if line.type in ("error", "warning"):
+            self.said.append(line.text)
+
+    def _check(self, reply: Any) -> None:
+        if reply.status >= 400:
+            self.failed.append(reply.url)
 
     def __enter__(self) -> "Visit":
         return self
@@ -79,10 +101,14 @@ class Visit:
 RAW_TEX = r"""() => {
   const article = document.querySelector('article').cloneNode(true);
   article.querySelectorAll('pre, code, mjx-container, script, .MathJax').forEach(part => part.remove());
-  return article.innerText.match(/\$[^$\n]{1,60}\$|\\(frac|sum|alpha|hat|begin|mid)\b|\{(glue|numref|prf|eq|cite)[:}][^ ]*/g) || [];
+  const raw = /\$[^$\n]{1,60}\$|\\(frac|sum|alpha|hat|begin|mid)\b|\{(glue|numref|prf|eq|cite)[:}][^ ]*/g;
+  return article.innerText.match(raw) || [];
 }"""
+IMAGES = "[...document.querySelectorAll('article img')].map(image => [image.src, image.alt, image.naturalWidth])"
 HEADINGS = """() => [...document.querySelectorAll('article h1, article h2, article h3, article h4')]
   .map(heading => Number(heading.tagName[1]))"""
+BYTES = """() => performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
+  .reduce((sum, entry) => sum + entry.decodedBodySize, 0)"""
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -94,13 +120,17 @@ def test_a_page_is_whole(path: str, width: int, browser: Any, address: str) -> N
         assert [url for url in visit.requests if not url.startswith((address, "data:", "blob:"))] == []
         assert visit.ask("document.documentElement.scrollWidth") <= width
         assert visit.ask(RAW_TEX) == []
-        images = visit.ask(
-            "[...document.querySelectorAll('article img')].map(image => [image.src, image.alt, image.naturalWidth])"
-        )
-        assert [image for image in images if not (image[1] and image[2])] == []
+        assert [image for image in visit.ask(IMAGES) if not (image[1] and image[2])] == []
         levels = visit.ask(HEADINGS)
         assert levels.count(1) == 1 == levels[0]
-        assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_opens_from_the_disk(path: str, browser: Any) -> None:
+    with Visit(browser, (SITE / path).as_uri()) as visit:
+        assert visit.said == []
+        assert visit.failed == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -117,3 +147,45 @@ def test_a_page_is_accessible(path: str, scheme: str, browser: Any, address: str
             for node in one["nodes"]
         }
         assert serious == set(), json.dumps(sorted(serious), indent=1)
+
+
+def test_next_and_previous_walk_the_whole_book(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{PAGES[0]}") as visit:
+        walked = [PAGES[0]]
+        while visit.page.locator("a.right-next").count():
+            visit.page.goto(visit.page.locator("a.right-next").evaluate("link => link.href"))
+            walked.append(visit.page.url.removeprefix(f"{address}/"))
+        assert walked == PAGES
+        for path in reversed(PAGES[:-1]):
+            visit.page.goto(visit.page.locator("a.left-prev").evaluate("link => link.href"))
+            assert visit.page.url == f"{address}/{path}"
+
+
+@pytest.mark.parametrize(("term", "chapter"), TERMS.items())
+def test_a_search_finds_a_term_of_a_chapter(term: str, chapter: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/search.html?q={term}") as visit:
+        visit.page.wait_for_selector(f"#search-results a[href*='{chapter}']", timeout=10_000)
+
+
+def test_the_first_page_leads_to_the_book(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/index.html") as visit:
+        visit.page.wait_for_url(f"{address}/{PAGES[0]}")
+
+
+def test_the_site_is_light(browser: Any, address: str) -> None:
+    heavy = {}
+    for path in PAGES:
+        with Visit(browser, f"{address}/{path}") as visit:
+            visit.page.wait_for_load_state("load")
+            if (own := visit.ask(BYTES)) > MOST_BYTES:
+                heavy[path] = own
+    assert heavy == {}
+    assert sum(path.stat().st_size for path in SITE.rglob("*") if path.is_file()) < MOST_OF_THE_SITE
+
+
+def test_every_claim_has_a_verdict(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/claims.html") as visit:
+        rows = visit.page.locator(".bnicl-claims tbody tr")
+        assert rows.count() > 25
+        assert all(rows.nth(i).locator(".bnicl-verdict").inner_text().strip() for i in range(rows.count()))
+        assert "nan" not in visit.page.locator("article").inner_text()
