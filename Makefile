@@ -1,4 +1,4 @@
-# make book: the HTML of the book, every chapter executed.   make test: every test.
+# make book: the HTML of the book, every chapter executed.   make test: every test.   make web: the pages in a browser.
 # Both make .venv first, if it is not there. PROFILE=smoke|book|paper sets the scale of the chapters.
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
@@ -6,7 +6,7 @@ PROFILE ?= book
 PY := .venv/bin/python
 CHAPTERS := $(wildcard book/*.ipynb)
 
-.PHONY: book test venv html lint unit chapters outputs bench clean
+.PHONY: book test web venv html lint unit chapters outputs bench clean
 
 book: venv html
 test: venv lint unit chapters
@@ -32,7 +32,7 @@ lint:
 
 unit:
 	@echo "test: the package"
-	@$(PY) -m pytest --ignore tests/test_faults.py
+	@$(PY) -m pytest --ignore tests/test_faults.py --ignore tests/test_site.py
 	@$(PY) -m pytest tests/test_faults.py -n 3  # these wait more than they work
 
 # Smoke: every cell runs and the cells whose output no profile changes are compared. Book: all are.
@@ -41,6 +41,11 @@ chapters:
 	@echo "test: $(words $(CHAPTERS)) chapters, profile $(PROFILE)"
 	@BNICL_PROFILE=$(PROFILE) $(PY) -m pytest $(if $(filter book,$(PROFILE)),--nbval,--nbval-lax) \
 	  --nbval-cell-timeout=300 --nbval-sanitize-with tests/sanitize.cfg $(CHAPTERS)
+
+# Needs chromium and the pages: skipped, with the reason, where one is missing.
+web:
+	@echo "test: the pages in a browser"
+	@$(PY) -m pytest tests/test_site.py -rs -n 2
 
 # Executes the chapters in place: their committed outputs are those of the profile "book".
 outputs:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bnicl.encoding import check_context
-from bnicl.estimators import MaximumLikelihood, Predictor
+from bnicl.estimators import MaximumLikelihood, PosteriorMean, Predictor
 from bnicl.evaluation import AVERAGE, N_CONTEXTS, bootstrap_interval, total_variation
 from bnicl.generation import conditioned
 from bnicl.incontext import InContextTransformer
@@ -112,8 +112,11 @@ def _split(
 
 
 def _answers(predictor: Predictor, contexts: Tensor, queries: Tensor) -> list[Float[Tensor, "splits n_test card"]]:
-    """Predictions of every node for the test rows of every split; a transformer reads each context once."""
+    """Predictions of every node for the test rows of every split; each context is read once where that is possible."""
     n_splits, n_test, n_nodes = queries.shape
+    if isinstance(predictor, MaximumLikelihood | PosteriorMean):
+        tables = predictor.fit(contexts)
+        return [conditional(predictor.net, tables, queries, m) for m in range(n_nodes)]
     if isinstance(predictor, InContextTransformer):
         read = [(conditioned(predictor, context), query) for context, query in zip(contexts, queries, strict=True)]
         return [torch.stack([predict(query, m) for predict, query in read]).double() for m in range(n_nodes)]
