@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+
+import bnicl
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT / "_build" / "html"
@@ -195,3 +198,66 @@ def test_every_claim_has_a_verdict(browser: Any, address: str) -> None:
         assert rows.count() > 25
         assert all(rows.nth(i).locator(".bnicl-verdict").inner_text().strip() for i in range(rows.count()))
         assert not re.search(r"\bnan\b", visit.page.locator("article").inner_text())
+
+
+def example(visit: Visit, name: str) -> dict[str, Any]:
+    """What an interactive example shows, after its script has run."""
+    visit.page.wait_for_function(f"document.getElementById('{name}')?.example")
+    return dict(visit.ask(f"document.getElementById('{name}').example"))
+
+
+def network_of(shown: dict[str, Any]) -> bnicl.BayesianNetwork:
+    parents = tuple(tuple(own) for own in shown["parents"])
+    return bnicl.BayesianNetwork(tuple("abcd"), parents, (2,) * 4)
+
+
+def test_the_construction_on_the_page_answers_as_the_package_does(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/construction.html") as visit:
+        seen = []
+        for key in ("", "ArrowRight", "End"):  # the inverse temperature, by keyboard
+            slider = visit.page.locator("#construction-widget input[type=range]").nth(1)
+            if key:
+                slider.press(key)
+            shown = example(visit, "construction-widget")
+            rows, query = torch.tensor([shown["rows"]]), torch.tensor([shown["query"]])
+            mle = bnicl.MaximumLikelihood(network_of(shown)).predict_proba(rows, query, shown["target"])[0, 1]
+            assert shown["mle"] == pytest.approx(float(mle))
+            built = bnicl.construct_mle_transformer(network_of(shown), beta=shown["beta"])
+            assert shown["output"] == pytest.approx(
+                float(built.predict_proba(rows, query, shown["target"])[0, 1]), abs=2e-3
+            )
+            seen.append(shown["output"])
+        assert len(set(seen)) == 3
+        visit.page.locator("#construction-widget button").click()
+        assert example(visit, "construction-widget")["rows"] != shown["rows"]
+
+
+def test_the_explorer_on_the_page_measures_as_the_package_does(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/in-context-estimators.html") as visit:
+        for act in ("ten rows more", "new network"):
+            visit.page.get_by_role("button", name=act).press("Enter")
+            shown = example(visit, "context-explorer")
+            net, rows = network_of(shown), torch.tensor([shown["rows"]])
+            truth = tuple(
+                torch.tensor([[1 - p, p] for p in table], dtype=torch.float64).reshape(*net.evidence_card(m), 2)
+                for m, table in enumerate(shown["tables"])
+            )
+            every = torch.cartesian_prod(*(torch.arange(2),) * 4)
+            exact = [
+                bnicl.conditional(net, [table.expand(16, *table.shape) for table in truth], every, m) for m in range(4)
+            ]
+            weight = torch.stack([p.gather(1, every[:, [m]])[:, 0] for m, p in enumerate(exact)]).prod(0)
+            for estimator in (
+                bnicl.MaximumLikelihood(net, "uniform"),
+                bnicl.NaiveFrequency(net.cardinalities, "uniform"),
+                bnicl.PosteriorMean(net, shown["alpha"]),
+            ):
+                contexts = rows.expand(16, -1, -1)
+                apart = [
+                    bnicl.total_variation(exact[m], estimator.predict_proba(contexts, every, m)) @ weight
+                    for m in range(4)
+                ]
+                assert shown["found"][estimator.name] == pytest.approx(float(sum(apart)) / 4)
+        assert visit.page.locator("#context-explorer polyline").count() == 3
+        visit.page.get_by_label("naive").uncheck()
+        assert visit.page.locator("#context-explorer polyline").count() == 2

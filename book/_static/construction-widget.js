@@ -1,29 +1,7 @@
 // The constructed transformer's second layer, live: attention of a query over context rows, output, exact MLE.
-// No dependencies. The numbers are those of bnicl's construction with beta_1 and gamma at infinity.
+// The numbers are those of bnicl's construction with beta_1 and gamma at infinity.
 (() => {
-  const GRAPHS = {
-    "chain of 4": [[], [0], [1], [2]],
-    "sprinkler": [[], [0], [0], [1, 2]],
-    "three parents": [[], [], [], [0, 1, 2]],
-  };
-  const random = (seed) => () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-  function sample(parents, n, seed) {
-    const next = random(seed);
-    const tables = parents.map((own) => Array.from({ length: 2 ** own.length }, () => 0.1 + 0.8 * next()));
-    return Array.from({ length: n }, () => {
-      const row = [];
-      parents.forEach((own, m) => {
-        const index = own.reduce((sum, p) => 2 * sum + row[p], 0);
-        row.push(next() < tables[m][index] ? 1 : 0);
-      });
-      return row;
-    });
-  }
+  const { GRAPHS, network, element, controls } = bnicl;
   function answer(parents, rows, query, target, beta) {
     const agree = rows.map((row) => parents[target].filter((p) => row[p] === query[p]).length);
     const most = Math.max(...agree);
@@ -35,43 +13,19 @@
     const mle = matching.length ? matching.filter((row) => row[target]).length / matching.length : null;
     return { attention, output, mle, matching: matching.length, agree };
   }
-  const element = (tag, text, attributes = {}) => {
-    const node = document.createElement(tag);
-    if (text) node.textContent = text;
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    return node;
-  };
   function start(root) {
     const state = { graph: "sprinkler", n: 12, target: 3, beta: 2, seed: 1 };
-    const controls = element("div", "", { class: "bnicl-controls" });
     const view = element("div", "", { class: "bnicl-view", "aria-live": "polite" });
-    const add = (name, input) => {
-      const label = element("label", name + " ");
-      label.append(input);
-      controls.append(label);
-      return input;
-    };
-    const select = (name, key, options) => {
-      const input = add(name, element("select"));
-      options.forEach((option) => input.append(element("option", String(option), { value: option })));
-      input.value = state[key];
-      input.addEventListener("change", () => { state[key] = key === "target" ? +input.value : input.value; draw(); });
-    };
-    const slider = (name, key, min, max, step) => {
-      const input = add(name, element("input", "", { type: "range", min, max, step, value: state[key] }));
-      input.addEventListener("input", () => { state[key] = +input.value; draw(); });
-    };
-    select("graph", "graph", Object.keys(GRAPHS));
-    select("target X", "target", [0, 1, 2, 3]);
-    slider("rows", "n", 2, 40, 1);
-    slider("beta", "beta", 0, 10, 0.25);
-    const again = element("button", "new rows", { type: "button" });
-    again.addEventListener("click", () => { state.seed += 1; draw(); });
-    controls.append(again);
-    root.append(controls, view);
+    const inputs = controls(state, draw);
+    inputs.select("graph", "graph", Object.keys(GRAPHS));
+    inputs.select("target X", "target", [0, 1, 2, 3]);
+    inputs.slider("rows", "n", 2, 40, 1);
+    inputs.slider("beta", "beta", 0, 10, 0.25);
+    inputs.button("new rows", () => { state.seed += 1; });
+    root.append(inputs.box, view);
     function draw() {
       const parents = GRAPHS[state.graph];
-      const all = sample(parents, 41, state.seed);
+      const all = network(parents, 41, state.seed).rows;
       const query = all[40];
       const rows = all.slice(0, state.n);
       const { attention, output, mle, matching, agree } = answer(parents, rows, query, state.target, state.beta);
@@ -98,6 +52,7 @@
         table.append(line);
       });
       view.append(table);
+      root.example = { parents, rows, query, target: state.target, beta: state.beta, output, mle };
     }
     draw();
   }
