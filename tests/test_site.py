@@ -57,6 +57,7 @@ def address() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -259,5 +260,5 @@ def test_the_explorer_on_the_page_measures_as_the_package_does(browser: Any, add
                 ]
                 assert shown["found"][estimator.name] == pytest.approx(float(sum(apart)) / 4)
         assert visit.page.locator("#context-explorer polyline").count() == 3
-        visit.page.get_by_label("naive").uncheck()
+        visit.page.get_by_role("checkbox", name="naive").uncheck()
         assert visit.page.locator("#context-explorer polyline").count() == 2
