@@ -1,8 +1,9 @@
 """Graphs that nobody is told: how near a transformer comes to the exact average, and how fast, beside pgmpy's searches.
 
-Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv, unknown-seeds.csv and
-unknown-searched.csv (`bnicl sweep` makes them); the paces are measured here, all in one go, on the same contexts. The
-verdicts go to results/unknown-targets.csv and into the README, the paces to results/unknown-pace.csv.
+Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv, unknown-seeds.csv,
+unknown-dense.csv and unknown-searched.csv (`bnicl sweep` makes them); the paces are measured here, all in one go, on
+the same contexts. The verdicts go to results/unknown-targets.csv and into the README, the paces to
+results/unknown-pace.csv.
 """
 
 import time
@@ -137,7 +138,8 @@ def main() -> None:
         warnings.simplefilter("ignore")  # pgmpy's, of its own parts
         pace = pd.concat([paces(5), paces(7)], ignore_index=True)
     print(pace.round(6).to_string(index=False))
-    swept = pd.concat([bnicl.load_results(f"unknown-{name}") for name in ("structure", "seeds")], ignore_index=True)
+    tables = ("unknown-structure", "unknown-seeds", "unknown-dense")
+    swept = pd.concat([bnicl.load_results(name) for name in tables], ignore_index=True)
     searched = bnicl.load_results("unknown-searched")
     found = verdicts(swept, searched, pace)
     print(found.to_string(index=False))
