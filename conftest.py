@@ -18,3 +18,10 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """nbval compares what a cell shows, not the data behind it, which has more digits than machines agree on."""
+    for item in items:
+        if hasattr(item, "skip_compare"):
+            item.skip_compare = (*item.skip_compare, "text/csv")

@@ -23,6 +23,7 @@ from torch import Tensor
 from bnicl.evaluation import AVERAGE
 from bnicl.networks import BayesianNetwork
 from bnicl.rows import Counts
+from bnicl.shown import carry_data
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 PALETTE = {
@@ -60,7 +61,7 @@ _NODE, _QUERY, _MATCH = "#e8eef4", "#fbe3c8", "#1b6ca8"
 
 
 def use_style() -> None:
-    """White background, a light grid, sizes for a page column; crisp at twice the resolution."""
+    """White background, a light grid, sizes for a page column; crisp at twice the resolution; with the data as CSV."""
     sns.set_theme(
         style="whitegrid",
         palette="colorblind",
@@ -75,6 +76,7 @@ def use_style() -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("retina")
+    carry_data()
 
 
 def network(net: BayesianNetwork, ax: Axes | None = None, title: str = "") -> Axes:

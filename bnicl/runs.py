@@ -67,6 +67,7 @@ NO_NUMBERS = {
     "__init__",
     "__main__",
     "figures",
+    "shown",
     "parameters",
     "runs",
     "sweeps",

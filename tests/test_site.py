@@ -177,6 +177,35 @@ def test_the_first_page_leads_to_the_book(browser: Any, address: str) -> None:
         visit.page.wait_for_url(f"{address}/{PAGES[0]}")
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_every_link_of_a_page_leads_somewhere(path: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{path}") as visit:
+        links = visit.ask("[...document.querySelectorAll('a[href]')].map(link => link.href)")
+        for link in {link for link in links if link.startswith(address)}:
+            url, _, anchor = link.removeprefix(address).partition("#")
+            file = SITE / urllib.parse.unquote(url.split("?")[0]).lstrip("/")
+            assert file.exists(), link
+            if anchor and file.suffix == ".html":
+                assert f'id="{urllib.parse.unquote(anchor)}"' in file.read_text(), link
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if (ROOT / path).with_suffix(".ipynb").is_file()])
+def test_every_figure_says_what_made_it(path: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{path}") as visit:
+        figures = visit.page.locator("article figure:has(img)").count()
+        made = visit.page.locator("article details.bnicl-made")
+        assert made.count() >= figures
+        assert all("commit" in made.nth(i).text_content() for i in range(made.count()))
+
+
+def test_the_first_paint_of_a_chapter_takes_less_than_a_second(browser: Any, address: str) -> None:
+    paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+    for path in PAGES[1:4]:
+        with Visit(browser, f"{address}/{path}") as visit:
+            visit.page.wait_for_function(paint)
+            assert visit.ask(paint) < 1000
+
+
 def sent(url: str) -> int:
     """The bytes of a file as a web server sends it: text is compressed."""
     content = (SITE / urllib.parse.urlparse(url).path.lstrip("/")).read_bytes()
