@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 import bnicl
 from benchmarks.__main__ import END, START, as_markdown
 from bnicl import parameters
+from tools.add_install_cell import with_cell
 from tools.execute_chapters import README_FIGURE, README_IMAGE, figure
 
 ROOT = Path(bnicl.__file__).parents[1]
@@ -90,6 +91,26 @@ def test_the_figure_of_the_readme_is_the_chapters() -> None:
     chapters = (nbformat.read(path, as_version=4) for path in CHAPTERS)
     images = [image for chapter in chapters if (image := figure(chapter, README_FIGURE))]
     assert images == [README_IMAGE.read_bytes()]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_can_be_read_and_what_it_calls_exists(path: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for job in yaml.safe_load(path.read_text())["jobs"].values():
+        assert all(name in yaml.safe_load(path.read_text())["jobs"] for name in [job.get("needs", "")] if name)
+        for step in job["steps"]:
+            assert len({"run", "uses"} & set(step)) == 1
+            for line in step.get("run", "").splitlines():
+                called = re.findall(r"(?:bash|python3) ([\w./]+)", line)
+                assert all((ROOT / name).is_file() for name in called if "/" in name)
+                if line.startswith("make "):
+                    assert {word for word in line.split()[1:] if "=" not in word} <= targets
+
+
+def test_the_first_cell_for_colab_leaves_a_notebook_valid(tmp_path: Path) -> None:
+    notebook = with_cell(json.loads((ROOT / "book" / "generation.ipynb").read_text()), "https://example.org/bnicl")
+    nbformat.validate(nbformat.from_dict(notebook))
+    assert "git clone -q --depth 1 https://example.org/bnicl bnicl-book\n" in "".join(notebook["cells"][0]["source"])
 
 
 # --- chapters -------------------------------------------------------------------------------------

@@ -291,3 +291,26 @@ def test_the_explorer_on_the_page_measures_as_the_package_does(browser: Any, add
         assert visit.page.locator("#context-explorer polyline").count() == 3
         visit.page.get_by_role("checkbox", name="naive").uncheck()
         assert visit.page.locator("#context-explorer polyline").count() == 2
+
+
+def test_the_curves_on_the_page_are_those_of_the_table(browser: Any, address: str) -> None:
+    swept = bnicl.load_results("single-structure").query("node == 'average'")
+    with Visit(browser, f"{address}/book/single-structure.html") as visit:
+        box = visit.page.locator("#curve-explorer")
+        box.locator("select").nth(0).select_option("general5")
+        box.locator("select").nth(1).select_option("mode accuracy")
+        box.locator("input[type=range]").press("Home")
+        for key in ("", "End"):  # by keyboard: the fewest rows, and the most
+            if key:
+                box.locator("input[type=range]").press(key)
+            shown = example(visit, "curve-explorer")
+            own = swept[(swept["graph"] == "general5") & (swept["n_context"] == shown["n"])]
+            for name, (mean, deviation) in shown["found"].items():
+                values = own[own["predictor"] == name]["mode_accuracy"]
+                assert (mean, deviation) == pytest.approx((values.mean(), values.std()), abs=2e-6)
+        assert len(shown["found"]) == 4
+        box.locator("svg").hover(position={"x": 70, "y": 100})  # by pointer: the left end again
+        assert example(visit, "curve-explorer")["n"] < shown["n"]
+        assert box.locator("polyline").count() == 4
+        box.get_by_role("checkbox", name="naive").uncheck()
+        assert box.locator("polyline").count() == 3

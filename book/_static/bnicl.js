@@ -59,9 +59,10 @@ window.bnicl = (() => {
         input.addEventListener("input", () => write(key, +input.value));
         return input;
       },
-      toggle(name, key) {
+      toggle(name, key, color) {
         const input = add(name, element("input", "", { type: "checkbox" }));
         input.checked = state[key];
+        input.parentElement.style.borderBottom = `3px solid ${color}`; // the key to the curves
         input.addEventListener("change", () => write(key, input.checked));
       },
       button(name, act) {

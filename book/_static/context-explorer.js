@@ -41,7 +41,7 @@
     inputs.slider("α", "alpha", 0.1, 5, 0.1);
     inputs.button("ten rows more", () => { state.n = Math.min(300, state.n + 10); });
     inputs.button("new network", () => { state.seed += 1; });
-    Object.keys(COLORS).forEach((name) => inputs.toggle(name, name));
+    Object.entries(COLORS).forEach(([name, color]) => inputs.toggle(name, name, color));
     root.append(inputs.box, view);
     const across = (n) => LEFT + (Math.log(n) / Math.log(300)) * (WIDTH - LEFT - 12);
     const down = (d) => TOP + (1 - Math.min(d, 0.5) / 0.5) * (HEIGHT - TOP - BOTTOM);
