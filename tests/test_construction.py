@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,3 +226,12 @@ def test_bad_input_is_refused(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
     gc.collect()
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 1e-3, 0.5, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 10, 1000, 100_000])
+def test_the_weights_that_the_proof_names_are_large_enough(n: int, epsilon: float) -> None:
+    beta = math.log(2 * n / epsilon)
+    beta_1 = math.log(2 * n**2 * (1 + 4 * epsilon * beta) / epsilon)
+    for matching in {1, min(2, n), n}:
+        assert error_bound(n, matching, beta, beta_1, gamma=beta) <= epsilon * (1 + 1e-12)
