@@ -306,7 +306,8 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
     error = ""
     try:
         with _environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder)):
-            papermill.execute_notebook(
+            _once_it_starts(
+                papermill.execute_notebook,
                 str(chapter_path(run.chapter)),
                 str(folder / "chapter.ipynb"),
                 parameters=dict(run.given),
@@ -341,6 +342,20 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
         raise RunFailed(f"{run.chapter}, {error}; the notebook up to there is {final / 'chapter.ipynb'}")
     shutil.rmtree(out / f"{run.name}-failed", ignore_errors=True)
     return final
+
+
+def _once_it_starts(execute_notebook: Callable[..., object], *args: str, **options: object) -> None:
+    """Executes a notebook; tries again where its kernel died at the start, before any cell has run.
+
+    Kernels that start at the same time may be given the same port: one of them then ends at once.
+    """
+    for left in (2, 1, 0):
+        try:
+            execute_notebook(*args, **options)
+            return
+        except RuntimeError as problem:
+            if "before replying" not in str(problem) or not left:
+                raise
 
 
 def _remaining(time_limit: float | None) -> Callable[[object], float | None] | None:

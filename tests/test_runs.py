@@ -208,3 +208,32 @@ def test_chapters_are_listed_with_their_parameters(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "in-context-estimators: In-context estimators" in printed
     assert "-p network NetworkName" in printed
+
+
+@pytest.mark.parametrize(("dies", "runs_in_the_end"), [(2, True), (3, False)])
+def test_a_kernel_that_dies_before_any_cell_is_started_again(dies: int, runs_in_the_end: bool) -> None:
+    begun = []
+
+    def start(path: str) -> None:
+        begun.append(path)
+        if len(begun) <= dies:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    if runs_in_the_end:
+        runs._once_it_starts(start, "a.ipynb")
+    else:
+        with pytest.raises(RuntimeError, match="before replying"):
+            runs._once_it_starts(start, "a.ipynb")
+    assert len(begun) == 3
+
+
+def test_a_kernel_that_dies_in_a_cell_is_not_started_again() -> None:
+    begun = []
+
+    def start() -> None:
+        begun.append(1)
+        raise RuntimeError("Kernel died")
+
+    with pytest.raises(RuntimeError):
+        runs._once_it_starts(start)
+    assert begun == [1]
