@@ -41,9 +41,9 @@ def carry_data() -> None:
     shell.display_formatter.formatters[CSV] = formatter
 
 
-def as_csv(table: pd.DataFrame | None) -> str | None:
-    """The table as CSV with six digits, its index only where that says something; None for an empty one or for None."""
-    if table is None or table.empty:
+def as_csv(table: pd.DataFrame) -> str | None:
+    """The table as CSV with six digits, its index only where that says something; None for an empty one."""
+    if table.empty:
         return None
     return str(table.to_csv(index=not isinstance(table.index, pd.RangeIndex), float_format="%.6g"))
 

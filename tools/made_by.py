@@ -43,7 +43,7 @@ def add(app: Sphinx, document: nodes.document) -> None:
     tables = sources_of(["".join(cell["source"]) if cell["cell_type"] == "code" else "" for cell in cells])
     up = "../" * name.count("/")
     for place, i in _places(document, cells):
-        shown = [f'<a href="{up}{file}" download>{label}</a>' for file, label in _data(app, name, cells[i], i)]
+        shown = [f'<a href="{up}{file}" download>what is shown (CSV)</a>' for file in _data(app, name, cells[i], i)]
         files = [f"{table}.{kind}" for table in sorted(tables[i] - {PAGE}) for kind in ("csv", "json")]
         links = [*shown, *(f'<a href="{up}{f}" download>{f}</a>' for f in files if (RESULTS / f).is_file())]
         made = [table_line(table) for table in sorted(tables[i] - {PAGE})]
@@ -81,16 +81,16 @@ def _is_output(node: nodes.Node) -> bool:
     return isinstance(node, nodes.container) and node.get("nb_element") == "cell_code_output"
 
 
-def _data(app: Sphinx, page: str, cell: dict[str, Any], i: int) -> list[tuple[str, str]]:
-    """Writes what a cell shows to files of the site; their paths there, and what a link to them says."""
-    found: list[tuple[str, str]] = []
+def _data(app: Sphinx, page: str, cell: dict[str, Any], i: int) -> list[str]:
+    """Writes what a cell shows to files of the site; their paths there."""
+    found: list[str] = []
     for data in (output.get("data", {}) for output in cell["outputs"]):
         if CSV in data:
             label = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") or f"cell-{i}"
             path = f"data/{Path(page).name}-{label}{f'-{len(found)}' if found else ''}.csv"
             (Path(app.outdir) / "data").mkdir(parents=True, exist_ok=True)
             (Path(app.outdir) / path).write_text("".join(data[CSV]))
-            found.append((path, "what is shown (CSV)"))
+            found.append(path)
     return found
 
 
