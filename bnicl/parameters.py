@@ -1,15 +1,17 @@
 """Chapters, their typed parameters, and the profiles that set the defaults.
 
-A chapter has one cell tagged `parameters`, each line `name: type = default  # comment`. The types are
+A chapter has one cell tagged `parameters`, each statement `name: type = default  # comment`. The types are
 those of `TYPES`; a default may be `by_profile(...)`, so that one notebook serves as a quick test
 ("smoke"), as a chapter to read ("book") and as an experiment at the scale of the paper ("paper").
 """
 
 from __future__ import annotations
 
-import difflib
+import ast
+import io
 import json
 import os
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
@@ -25,7 +27,7 @@ from pydantic import (
 
 from bnicl.estimators import Unmatched
 from bnicl.recipes import Objective, PriorName, Recipe, Start
-from bnicl.sources import check_source, load_network
+from bnicl.sources import check_source, did_you_mean, is_network_file, load_network
 from bnicl.transformer import Mask
 
 T = TypeVar("T")
@@ -47,8 +49,8 @@ def check_profile(name: str) -> Profile:
 
 
 def current_profile() -> Profile:
-    """The profile that the environment variable BNICL_PROFILE names, by default "book"."""
-    return check_profile(os.environ.get("BNICL_PROFILE", "book"))
+    """The profile that the environment variable BNICL_PROFILE names; "book" if it is not set, or empty."""
+    return check_profile(os.environ.get("BNICL_PROFILE") or "book")
 
 
 def by_profile(book: T, smoke: T, paper: T | None = None) -> T:
@@ -66,7 +68,7 @@ def by_profile(book: T, smoke: T, paper: T | None = None) -> T:
 
 def _network(source: str) -> str:
     """A name, or the whole path of a file: the notebook runs in another folder."""
-    if not check_source(source).endswith(".bif"):
+    if not is_network_file(check_source(source)):
         return source
     load_network(source)  # a broken file is refused here, before anything starts
     return str(Path(source).resolve())
@@ -132,7 +134,7 @@ _ADAPTERS = {name: TypeAdapter(annotation) for name, annotation in TYPES.items()
 
 
 class Parameter(NamedTuple):
-    """One line of a chapter's parameters cell."""
+    """One statement of a chapter's parameters cell."""
 
     name: str
     type_name: str
@@ -157,8 +159,8 @@ class Parameter(NamedTuple):
 
     def value(self) -> Any:
         """The default under the current profile."""
-        try:  # The expression is a line of a chapter, which is about to be executed whole.
-            default = eval(self.default, {"__builtins__": {}, "by_profile": by_profile})  # noqa: S307
+        try:  # The expression is part of a chapter, which is about to be executed whole; it may go over lines.
+            default = eval(f"({self.default})", {"__builtins__": {}, "by_profile": by_profile})  # noqa: S307
         except (NameError, TypeError, SyntaxError, AttributeError, ArithmeticError, LookupError) as error:
             raise ValueError(
                 f"parameter {self.name}: expected a plain default, got {self.default} ({error})"
@@ -182,19 +184,33 @@ def chapter_path(name: str) -> Path:
         return Path(name).resolve()
     known = chapters()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, known)
         raise ValueError(f"chapter: expected one of {', '.join(known)} or a notebook's path, got {name!r}{hint}")
     return known[name]
 
 
-def cells_of(notebook: Path, kind: str) -> list[str]:
-    """The source of every cell of a kind, without the outputs."""
+class Cell(NamedTuple):
+    """One cell of a notebook, without its outputs."""
+
+    kind: str
+    tags: tuple[str, ...]
+    source: str
+
+
+def _cells(notebook: Path) -> list[Cell]:
     try:
         cells = json.loads(notebook.read_text())["cells"]
-        return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
-    except (ValueError, KeyError, TypeError) as error:
+        return [
+            Cell(cell["cell_type"], tuple(cell.get("metadata", {}).get("tags", ())), "".join(cell["source"]))
+            for cell in cells
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"chapter: expected a notebook, got {notebook} ({type(error).__name__}: {error})") from error
+
+
+def cells_of(notebook: Path, kind: str) -> list[str]:
+    """The source of every cell of a kind, without the outputs."""
+    return [cell.source for cell in _cells(notebook) if cell.kind == kind]
 
 
 def title_of(chapter: str) -> str:
@@ -203,21 +219,56 @@ def title_of(chapter: str) -> str:
 
 
 def parameters_of(chapter: str) -> dict[str, Parameter]:
-    """The parameters of a chapter, read from its notebook without running it."""
-    import papermill
+    """The parameters of a chapter, read from its notebook without running it; none where no cell is tagged.
 
-    cells_of(chapter_path(chapter), "code")  # what is not a notebook is refused in one line
-    found = papermill.inspect_notebook(str(chapter_path(chapter)))
-    return {
-        name: Parameter(name, line["inferred_type_name"], line["default"], line["help"]) for name, line in found.items()
-    }
+    Raises ValueError where a statement of that cell is not a parameter, or one of the same name, and where several
+    cells are tagged: papermill puts what is given behind the first.
+    """
+    cells = [cell for cell in _cells(chapter_path(chapter)) if "parameters" in cell.tags]
+    if [cell.kind for cell in cells] not in ([], ["code"]):
+        kinds = " and ".join(f"a {cell.kind} cell" for cell in cells)
+        raise ValueError(f"chapter {chapter}: expected one code cell with the tag parameters, got {kinds}")
+    try:
+        return _read_parameters(cells[0].source) if cells else {}
+    except ValueError as error:
+        raise ValueError(f"chapter {chapter}: {error}") from error
+
+
+def _read_parameters(source: str) -> dict[str, Parameter]:
+    """The statements of a parameters cell; a ValueError with the first that is not a parameter."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"expected Python, got {(error.text or source).strip()!r} ({error.msg})") from error
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    declared: dict[str, Parameter] = {}
+    for statement in statements:
+        parameter = _parameter(source, statement, comments.get(statement.end_lineno or 0, ""))
+        if parameter.name in declared:
+            raise ValueError(f"expected each parameter once, got {parameter.name!r} twice")
+        declared[parameter.name] = parameter
+    return declared
+
+
+def _parameter(source: str, statement: ast.stmt, comment: str) -> Parameter:
+    def text(node: ast.AST) -> str:
+        return ast.get_source_segment(source, node) or ""
+
+    match statement:
+        case ast.AnnAssign(ast.Name(name), ast.Constant(str(type_name)), ast.expr() as default):
+            pass  # a type in quotes is that type
+        case ast.AnnAssign(ast.Name(name), annotation, ast.expr() as default):
+            type_name = text(annotation)
+        case _:
+            raise ValueError(f"expected name: type = default, got {text(statement)!r}")
+    return Parameter(name, type_name, text(default), comment.removeprefix("#").strip())
 
 
 def declared_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:
     """The parameter of this name; a ValueError with the nearest name if there is none."""
     if name not in declared:
-        near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, declared)
         raise ValueError(f"parameter: expected one of {', '.join(declared)}, got {name!r}{hint}")
     return declared[name]
 

@@ -43,9 +43,11 @@ from bnicl.parameters import (
     current_profile,
     results_path,
 )
+from bnicl.sources import is_network_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jupyter_client.manager import AsyncKernelManager
 
 _STARTED = time.perf_counter()
 
@@ -55,6 +57,12 @@ _STARTED = time.perf_counter()
 def digest(*parts: bytes) -> str:
     """The SHA-256 of the parts one after the other, in hexadecimal."""
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, read a piece at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def code_version() -> str:
@@ -69,6 +77,7 @@ NO_NUMBERS = {
     "figures",
     "shown",
     "parameters",
+    "own",
     "runs",
     "sweeps",
     "tables",
@@ -98,9 +107,9 @@ def code_of(chapter: str) -> dict[str, str]:
     and outputs of the chapter do not count. Cells that are not plain Python count as using every module.
     """
     modules = {path.stem: path.read_text() for path in sorted((ROOT / "bnicl").glob("*.py"))}
-    tree = ast.parse(modules["__init__"])
+    tree = ast.parse((ROOT / "bnicl" / "__init__.pyi").read_text())
     exported = {
-        alias.name: node.module.split(".")[1]
+        alias.name: node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
@@ -244,9 +253,10 @@ def plan_run(chapter: str, given: Mapping[str, Any] | None = None, profile: str 
 
 
 def files_of(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of the files that parameters name: a network's .bif, a table's .csv."""
+    """Digests of the files that parameters name: a network's, a table's .csv."""
     values = [item for value in parameters.values() for item in (value if isinstance(value, list) else [value])]
-    paths = [Path(v) for v in values if isinstance(v, str) and v.endswith((".bif", ".csv")) and Path(v).is_file()]
+    named = [v for v in values if isinstance(v, str) and (is_network_file(v) or v.lower().endswith(".csv"))]
+    paths = [path for path in map(Path, named) if path.is_file()]
     return {f"the file {path.name}": digest(path.read_bytes())[:12] for path in paths}
 
 
@@ -305,13 +315,14 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
     folder = Path(tempfile.mkdtemp(prefix=f".{run.name}-", dir=out)).resolve()
     error = ""
     try:
-        with _environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder)):
+        with _environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder), PYTHONPATH=_this_bnicl_first()):
             _once_it_starts(
                 papermill.execute_notebook,
                 str(chapter_path(run.chapter)),
                 str(folder / "chapter.ipynb"),
                 parameters=dict(run.given),
                 kernel_name="python3",
+                kernel_manager_class=own_kernel(),
                 language="python",
                 cwd=str(folder),
                 progress_bar=progress,
@@ -342,6 +353,28 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
         raise RunFailed(f"{run.chapter}, {error}; the notebook up to there is {final / 'chapter.ipynb'}")
     shutil.rmtree(out / f"{run.name}-failed", ignore_errors=True)
     return final
+
+
+def own_kernel() -> type[AsyncKernelManager]:
+    """For nbclient: the manager of a kernel of this very interpreter, whatever kernel specs are installed.
+
+    A spec is found by its name alone, and one called "python3" may start another checkout's Python.
+    """
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+    return OwnKernel
+
+
+def _this_bnicl_first() -> str:
+    """A PYTHONPATH with which a kernel, which runs in another folder, imports the bnicl that the manifest describes."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def _once_it_starts(execute_notebook: Callable[..., object], *args: str, **options: object) -> None:

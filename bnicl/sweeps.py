@@ -31,7 +31,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictInt, ValidationError
 
 from bnicl import parameters, runs
 from bnicl.cluster import execute_all
@@ -44,6 +44,15 @@ FieldPath = tuple[str | int, ...]
 # --- sweep files ----------------------------------------------------------------------------------
 
 Values = Annotated[list[Any], Field(min_length=1)]
+
+
+def _cell(value: Any) -> bool | int | float | str:
+    if not isinstance(value, bool | int | float | str) or value in (math.inf, -math.inf) or value != value:
+        raise ValueError("expected true, false, a number or text")
+    return value
+
+
+CellValue = Annotated[bool | int | float | str, PlainValidator(_cell)]  # as YAML gives it: true is not 1
 
 
 class CarriedOver(BaseModel):
@@ -62,7 +71,7 @@ class Sweep(BaseModel):
     chapter: str
     profile: Profile = "book"
     table: str
-    where: dict[str, str | int] = {}
+    where: dict[str, CellValue] = {}
     grid: dict[str, Values] = {}
     sets: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
     seeds: Annotated[list[StrictInt], Field(min_length=1)] | None = None
@@ -115,7 +124,7 @@ def load_sweep(path: Path | str) -> Sweep:
     except ValidationError as error:
         problem = error.errors()[0]
         got = f", got {problem['input']!r}" if problem["type"] != "missing" else ""
-        raise wrong(problem["loc"], problem["msg"] + got) from error
+        raise wrong(problem["loc"], problem["msg"].removeprefix("Value error, ") + got) from error
     if len(sweep) > MAX_RUNS:
         raise wrong(("grid",), f"expected at most {MAX_RUNS:,} runs, got {len(sweep):,}")
     return _checked(sweep, wrong)

@@ -92,11 +92,23 @@ def _table(sweep: Sweep, folder: Path, tables: dict[str, str]) -> tuple[list[str
     for name, value in sweep.where.items():
         if name not in columns:
             raise ValueError(f"where: expected one of the columns {', '.join(columns)}, got {name!r}")
-        rows = [row for row in rows if row[columns.index(name)] == str(value)]
+        rows = [row for row in rows if _holds(row[columns.index(name)], value)]
     if not rows:
         asked = ", ".join(f"{name} = {value}" for name, value in sweep.where.items()) or "anything in them"
         raise ValueError(f"where: expected rows with {asked}, got none in {folder / sweep.table}.csv")
     return columns, rows
+
+
+def _holds(cell: str, value: bool | int | float | str) -> bool:
+    """Whether a cell of a table is a value: true or false by the word, a number by its size, text as it is."""
+    if isinstance(value, bool):
+        return cell in (str(value), str(value).lower())
+    if isinstance(value, str):
+        return cell == value
+    try:
+        return cell == str(value) or float(cell) == value  # an integer may have more digits than a float
+    except ValueError:
+        return False
 
 
 def _text(value: Any) -> str:

@@ -43,6 +43,15 @@ def write_notebook(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
+def another_python3(folder: Path) -> Path:
+    """A folder for JUPYTER_PATH with a kernel spec called python3 that starts a program which is no kernel."""
+    spec = folder / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    started = {"argv": [sys.executable, "-c", "raise SystemExit('another python3')", "{connection_file}"]}
+    (spec / "kernel.json").write_text(json.dumps({**KERNEL, **started}))
+    return folder / "jupyter"
+
+
 class Sweeping:
     """A folder with the notebook and a sweep file, the command, and what came of it."""
 

@@ -19,7 +19,7 @@ import pytest
 
 from bnicl import cluster as cluster_module
 from bnicl.runs import load_results
-from tests.sweeping import Cluster, Sweeping, expected, wait_until
+from tests.sweeping import Cluster, Sweeping, another_python3, expected, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,6 +101,14 @@ def test_a_run_that_kills_its_worker_every_time_is_reported(
     assert done.returncode == 1
     assert "its worker died again and again" in done.stderr
     assert "collected: 3 of 4 runs" in done.stdout
+
+
+def test_workers_start_this_python_whatever_spec_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(another_python3(tmp_path)))
+    sweeping = Sweeping(tmp_path, seeds=2)
+    done = sweeping.run("--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert sweeping.table == expected(2)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -167,7 +167,7 @@ def test_parameters_are_typed_commented_and_have_valid_defaults(path: Path, monk
     (cell,) = [cell for cell in code_cells(path) if "parameters" in tags(cell)]
     lines = "".join(cell["source"]).splitlines()
     declared = parameters.parameters_of(path.stem)
-    assert len(declared) == len(lines)  # papermill drops a line that it cannot read, in silence
+    assert len(declared) == len(lines)
     for parameter in declared.values():
         assert parameter.type_name in parameters.TYPES
         assert parameter.comment

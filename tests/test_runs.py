@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from bnicl import parameters, runs
 from bnicl.__main__ import main
 from bnicl.parameters import Parameter, by_profile
 from bnicl.sources import example_models
+from tests.sweeping import another_python3
+from tools.execute_chapters import execute
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -120,11 +123,20 @@ WRONG = {
     "bound": (["run", "sums", "-p", "n", "0"], ["parameter n: expected PositiveInt, got '0' (Input should be gr"]),
     "nan": (["run", "sums", "-p", "alpha", "nan"], ["parameter alpha: expected PositiveFloat, got 'nan'"]),
     "network": (["run", "sums", "-p", "network", "assia"], ["got 'assia'", "did you mean 'asia'"]),
-    "file": (["run", "sums", "-p", "network", "no.bif"], ["expected a .bif file, got 'no.bif'"]),
+    "file": (["run", "sums", "-p", "network", "no.bif"], ["expected a file of a network, got 'no.bif'"]),
+    "file in capitals": (["run", "sums", "-p", "network", "NO.BIF"], ["file of a network, got 'NO.BIF'"]),
     "twice": (["run", "sums", "-p", "n", "1", "-p", "n", "2"], ["parameter n: expected once, got '1' and '2'"]),
     "two profiles": (["run", "sums", "--profile", "book", "-p", "profile", "smoke"], ["profile: expected once, got"]),
     "upper case": (["run", "sums", "-p", "network", "ASIA"], ["got 'ASIA'", "did you mean 'asia'"]),
-    "broken file": (["run", "sums", "-p", "network", "broken.bif"], ["broken.bif: expected a BIF file", "got"]),
+    "broken file": (["run", "sums", "-p", "network", "broken.bif"], ["broken.bif, line 1: expected a BIF file", "got"]),
+    "broken in capitals": (
+        ["run", "sums", "-p", "network", "BROKEN.BIF"],
+        ["BROKEN.BIF, line 1: expected a BIF file", "got"],
+    ),
+    "broken and packed": (
+        ["run", "sums", "-p", "network", "broken.bif.gz"],
+        ["broken.bif.gz, line 1: expected a BIF", "got"],
+    ),
     "profile": (["run", "sums", "-p", "profile", "huge"], ["profile: expected one of smoke, book, paper, got 'huge'"]),
 }
 
@@ -133,7 +145,8 @@ WRONG = {
 def test_a_wrong_call_is_one_clear_line_and_nothing_is_written(
     call: list[str], words: list[str], book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "broken.bif").write_text("network x {}")
+    for name in ("broken.bif", "BROKEN.BIF", "broken.bif.gz"):
+        (tmp_path / name).write_text("network x {}")
     assert main(call) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("bnicl: ")
@@ -142,12 +155,25 @@ def test_a_wrong_call_is_one_clear_line_and_nothing_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("call", [["run"], ["run", "sums", "--profile", "huge"], ["run", "sums", "-p", "n"], ["sing"]])
+@pytest.mark.parametrize("call", [["run", "zebra"], ["run", "sums", "-p", "zebra", "1"]])
+def test_a_name_that_is_like_none_gets_no_suggestion(
+    call: list[str], book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("call", [["run"], ["run", "sums", "-p", "n"], ["sing"]])
 def test_a_call_that_cannot_be_read_is_one_line_too(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(call)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("bnicl: ")
+
+
+def test_an_unknown_profile_is_refused(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "sums", "--profile", "huge"]) == 2
+    assert "profile: expected one of smoke, book, paper, got 'huge'" in capsys.readouterr().err
 
 
 def test_an_unknown_profile_in_the_environment_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,14 +194,99 @@ def test_by_profile(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BNICL_PROFILE", name)
         assert by_profile(1, 2) == value
     assert by_profile(1, 2, 3) == 3
+    monkeypatch.setenv("BNICL_PROFILE", "")  # set, but to nothing
+    assert by_profile(1, 2, 3) == 1
 
 
 def test_lists_and_files_as_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = Parameter("n_contexts", "ContextSizes", "[1]", "")
     assert line.check("1, 2,50") == line.check([1, 2, 50]) == line.check("[1, 2, 50]") == [1, 2, 50]
     monkeypatch.chdir(tmp_path)
-    Path("own.bif").write_bytes(gzip.decompress((example_models() / "asia.bif.gz").read_bytes()))
-    assert Parameter("network", "NetworkName", "", "").check("own.bif") == str(tmp_path / "own.bif")
+    packed = (example_models() / "asia.bif.gz").read_bytes()
+    for name in ("own.bif", "OWN.BIF", "a+b.bif", "own.bif.gz"):
+        Path(name).write_bytes(packed if name.endswith(".gz") else gzip.decompress(packed))
+        checked = Parameter("network", "NetworkName", "", "").check(name)
+        assert checked == str(tmp_path / name)
+        assert list(runs.files_of({"network": checked})) == [f"the file {name}"]
+
+
+CELL = """\
+name: str = "a=b"  # text with a sign
+n: Count = by_profile(book=300, smoke=10)  # names of profiles, too
+
+colour: str = "#ff0000"  # text with a hash; "quoted"
+limit: float | None = None  # two types
+quoted: "PositiveInt" = (1 +
+    2)  # a type in quotes
+sizes: ContextSizes = [
+    1,  # few
+    20,
+]  # lines
+# a remark
+plain: int = dict(k=1)
+"""
+DECLARED = [
+    Parameter("name", "str", '"a=b"', "text with a sign"),
+    Parameter("n", "Count", "by_profile(book=300, smoke=10)", "names of profiles, too"),
+    Parameter("colour", "str", '"#ff0000"', 'text with a hash; "quoted"'),
+    Parameter("limit", "float | None", "None", "two types"),
+    Parameter("quoted", "PositiveInt", "1 +\n    2", "a type in quotes"),
+    Parameter("sizes", "ContextSizes", "[\n    1,  # few\n    20,\n]", "lines"),
+    Parameter("plain", "int", "dict(k=1)", ""),
+]
+
+
+def test_no_parameter_of_a_cell_is_lost(book: Path) -> None:
+    write_chapter(book, "all", CELL)
+    assert list(parameters.parameters_of("all").values()) == DECLARED
+    assert [line.value() for line in DECLARED[:3]] == ["a=b", 10, "#ff0000"]
+    assert [line.value() for line in DECLARED[4:6]] == [3, [1, 20]]
+    with pytest.raises(ValueError, match=r"parameter limit: expected a type among .*, got float \| None"):
+        DECLARED[3].value()
+    write_chapter(book, "none", "")
+    assert parameters.parameters_of("none") == {}
+
+
+def test_what_a_cell_declares_and_what_is_given_arrives(book: Path) -> None:
+    table = 'import pandas as pd\nruns.save_table(pd.DataFrame({"n": [n], "name": [name], "size": [sizes[-1]]}), "t")'
+    write_chapter(book, "all", "\n".join(CELL.splitlines()[:2] + CELL.splitlines()[7:11]), table)
+    folder = runs.run_chapter("all", {"name": 'c="d"'})
+    assert (folder / "t.csv").read_text() == 'n,name,size\n10,"c=""d""",20\n'
+    folder = runs.run_chapter("all", {"n": "12", "sizes": "3,4"})
+    assert (folder / "t.csv").read_text() == "n,name,size\n12,a=b,4\n"
+    assert json.loads((folder / "manifest.json").read_text())["parameters"] == {"name": "a=b", "n": 12, "sizes": [3, 4]}
+
+
+NO_PARAMETERS = {
+    "n = 1  # without a type": "expected name: type = default, got 'n = 1'",
+    "n: int": "expected name: type = default, got 'n: int'",
+    "n: int = 1\nprint(n)": "expected name: type = default, got 'print(n)'",
+    "book.n: int = 1": "expected name: type = default, got 'book.n: int = 1'",
+    "n: int = 1\nn: int = 2": "expected each parameter once, got 'n' twice",
+    "n: int = 1\n%time 2": "expected Python, got '%time 2' (invalid syntax)",
+}
+
+
+@pytest.mark.parametrize(("cell", "problem"), NO_PARAMETERS.items(), ids=NO_PARAMETERS)
+def test_a_cell_of_other_than_parameters_is_refused(
+    cell: str, problem: str, book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_chapter(book, "sums", cell)
+    for call in (["run", "sums"], ["run", "sums", "-p", "n", "1"]):
+        assert main(call) == 2
+        assert capsys.readouterr().err == f"bnicl: chapter sums: {problem}\n"
+
+
+def test_two_cells_of_parameters_are_refused(book: Path) -> None:
+    path = book / "sums.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, path)
+    with pytest.raises(ValueError, match=r"chapter sums: expected one code cell .*, got a code cell and a code cell"):
+        parameters.parameters_of("sums")
+    del notebook.cells[2:4]
+    nbformat.write(notebook, path)
+    assert parameters.parameters_of("sums") == {}
 
 
 def test_the_version_of_the_code_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +319,35 @@ def test_chapters_are_listed_with_their_parameters(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "in-context-estimators: In-context estimators" in printed
     assert "-p network NetworkName" in printed
+
+
+def test_chapters_are_listed_without_what_executes_them() -> None:
+    code = "import sys; from bnicl.__main__ import main; main(['chapters']); assert 'papermill' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+def test_a_kernel_is_this_python_whatever_spec_has_the_name(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(another_python3(tmp_path)))
+    write_chapter(book, "which", "n: int = 1", "import sys", "print(sys.executable)")
+    folder = runs.run_chapter("which")
+    assert sys.executable in (folder / "chapter.ipynb").read_text()
+    execute(book / "which.ipynb")
+    assert sys.executable in (book / "which.ipynb").read_text()
+
+
+def test_a_kernel_imports_the_bnicl_that_started_it(book: Path, tmp_path: Path) -> None:
+    """As it is in the folder of a call, where that is another checkout than the installed one."""
+    other = tmp_path / "other"
+    shutil.copytree(Path(runs.__file__).parent, other / "bnicl", ignore=shutil.ignore_patterns("__pycache__"))
+    write_chapter(book, "where", "n: int = 1", "import bnicl", "print(bnicl.__file__)")
+    subprocess.run([sys.executable, "-m", "bnicl", "run", book / "where.ipynb"], cwd=other, check=True)
+    (notebook,) = (other / "runs").glob("where-*/chapter.ipynb")
+    assert str(other / "bnicl" / "__init__.py") in notebook.read_text()
 
 
 @pytest.mark.parametrize(("dies", "runs_in_the_end"), [(2, True), (3, False)])

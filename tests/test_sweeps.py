@@ -36,13 +36,14 @@ def write(folder: Path, text: str) -> Path:
 HEAD = "chapter: squares.ipynb\nprofile: smoke\ntable: squares\n"
 
 
-def finish(sweep: sweeps.Sweep, out: Path, *seeds: int) -> None:
+def finish(sweep: sweeps.Sweep, out: Path, *seeds: int, text: str = "") -> None:
     """Folders as finished runs leave them, without the seconds that a kernel takes."""
     for run in sweep.runs:
         if run.parameters["seed"] in seeds:
             folder = out / run.name
             folder.mkdir(parents=True)
-            table = f"digit,value\n0,{run.parameters['seed'] ** 2}\n1,{run.parameters['seed'] / 3!r}\n"
+            seed = run.parameters["seed"]
+            table = text or f"digit,value\n0,{seed**2}\n1,{seed / 3!r}\n"
             (folder / "squares.csv").write_text(table)
             (folder / "chapter.ipynb").write_text("{}")
             manifest = {
@@ -117,6 +118,9 @@ WRONG = {
     "without end": (HEAD + "sets: &a [*a]\n", ["nested without end"]),
     "no such notebook": (HEAD.replace("squares.ipynb", "cubes.ipynb"), ["line 1, field chapter", "is not there"]),
     "a truth as a seed": (HEAD + "seeds: [true]\n", ["field seeds.0", "valid integer"]),
+    "a list as a cell": (HEAD + "where: {digit: [1]}\n", ["line 4, field where.digit", "number or text, got [1]"]),
+    "no value as a cell": (HEAD + "where:\n  digit: .nan\n", ["line 5, field where.digit", "expected true, false, a"]),
+    "nothing as a cell": (HEAD + "where:\n  digit:\n", ["line 5, field where.digit", "number or text, got None"]),
     "no reason": (HEAD + "carried_over: {to: abc}\n", ["line 4, field carried_over.reason", "required"]),
 }
 
@@ -198,6 +202,30 @@ def test_a_part_of_the_rows_and_of_the_runs(folder: Path) -> None:
         (row,) = csv.DictReader(file)
     assert row == {"run": sweep.runs[1].name, "seed": "1", "digit": "1", "value": repr(1 / 3)}
     assert json.loads(path.with_suffix(".json").read_text())["missing"] == [sweep.runs[0].name]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("{won: true}", "ac"),  # pandas writes True, a person true
+        ("{won: false}", "b"),
+        ("{won: 1}", "d"),
+        ('{won: "True"}', "a"),
+        ("{n: 5}", "ab"),
+        ("{n: 5.0}", "ab"),
+        ("{n: 9007199254740993}", "d"),  # no float is this number
+        ("{alpha: 0.1}", "ac"),
+        ('{alpha: "0.1"}', "a"),
+        ("{won: true, n: 5}", "a"),
+    ],
+)
+def test_rows_are_found_by_what_a_value_is(where: str, kept: str, folder: Path) -> None:
+    text = "row,won,n,alpha\na,True,5,0.1\nb,False,5.0,1e-3\nc,true,6,0.10\nd,1,9007199254740993,\n"
+    sweep = sweeps.load_sweep(write(folder, HEAD + f"where: {where}\n"))
+    finish(sweep, folder / "runs", 0, text=text)
+    path = tables.collect(sweep, folder / "runs", folder / "results").path
+    assert "".join(row["row"] for row in csv.DictReader(path.read_text().splitlines())) == kept
+    assert tables.problems(folder / "sweep.yml", folder / "results") == []
 
 
 def test_what_cannot_be_collected_is_said(folder: Path) -> None:
@@ -354,7 +382,7 @@ def test_the_code_of_a_chapter_is_its_cells_and_the_modules_they_compute_with(fo
     assert code("from bnicl import MaximumLikelihood") == {*low, "estimators"}
     assert code("%time") == {path.stem for path in (ROOT / "bnicl").glob("*.py")} - runs.NO_NUMBERS
     estimators = runs.code_of("in-context-estimators")
-    above = {"sources", "estimators", "averages", "orders", "structures", "evaluation"}
+    above = {"bif", "sources", "estimators", "averages", "orders", "structures", "evaluation"}
     assert set(estimators) == {"the chapter", *low, *above}
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from bnicl.runs import own_kernel
+
 README_FIGURE = "fig-total-variation"
 README_IMAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "readme.png"
 
@@ -27,7 +29,11 @@ def execute(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     begin = time.perf_counter()
     NotebookClient(
-        notebook, timeout=300, record_timing=False, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        timeout=300,
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+        kernel_manager_class=own_kernel(),
     ).execute()
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
