@@ -1,4 +1,4 @@
-"""Where networks come from: the paper's graphs by name, the networks that pgmpy ships, BIF files, and chance."""
+"""Where networks come from: the paper's graphs by name, the networks that pgmpy ships, files, and chance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import difflib
 import gzip
 import importlib.util
 import os
-import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from bnicl.bif import read_bif
 from bnicl.networks import BayesianNetwork, import_pgmpy
 from bnicl.priors import Seed, check_count, check_number, make_generator
 
@@ -37,6 +39,7 @@ PAPER_GRAPHS: dict[str, tuple[tuple[int, ...], ...]] = {
     "wet-grass": _graph((), (0,), (0,), (1, 2)),
 }
 GRAPHS = {**PAPER_GRAPHS, "chain3": _chain(3), "chain20": _chain(20)}
+_XML = (".xml", ".xmlbif")
 
 
 def example_models() -> Path:
@@ -53,26 +56,44 @@ def network_names() -> tuple[str, ...]:
     return (*GRAPHS, *shipped)
 
 
+def is_network_file(source: str) -> bool:
+    """Whether `source` is named as a file of a network: .bif, .bif.gz, .xml or .xmlbif, in letters of any size."""
+    return source.lower().endswith((".bif", ".bif.gz", *_XML))
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The end of a message: the known name that is nearest to the one given, or nothing where none is near.
+
+    >>> did_you_mean("chian7", ["chain7", "asia"]), did_you_mean("rows", ["chain7", "asia"])
+    ("; did you mean 'chain7'?", '')
+    """
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def check_source(source: str) -> str:
     """`source` if `load_network` would find something there; a ValueError with the nearest name if not."""
-    if source.endswith(".bif"):
+    if is_network_file(source):
         if not Path(source).is_file():
-            raise ValueError(f"network: expected a .bif file, got {source!r}, which does not exist")
+            raise ValueError(f"network: expected a file of a network, got {source!r}, which does not exist")
     elif source not in (names := network_names()):
-        near = difflib.get_close_matches(source.lower(), names, n=1, cutoff=0.0)[0]
+        hint = did_you_mean(source.lower(), names)
         raise ValueError(
-            f"network: expected a name of bnicl.network_names() or a path to a .bif file, got {source!r}; "
-            f"did you mean {near!r}?"
+            f"network: expected a name of bnicl.network_names() or a path to a .bif file, got {source!r}{hint}"
         )
     return source
 
 
-def load_network(source: str | os.PathLike[str]) -> BayesianNetwork:
+def load_network(source: str | os.PathLike[str], tables: bool = True) -> BayesianNetwork:
     """A network by name or from a file.
 
     source: a graph of the paper ("chain7", "tree10", "general5", "wet-grass", ...; two states a node, no
     tables), a network that pgmpy ships ("asia", "sachs", "alarm", ...; with its tables), or the path of a
-    .bif file. Raises ValueError for an unknown name, a missing file and a file that cannot be read whole.
+    file: BIF (.bif, .bif.gz; see `bif`) or XMLBIF (.xml, .xmlbif).
+    tables: whether the tables of a file are read. Without, they need not be there or be right: only the graph
+    and the names of the states are taken, and `cpts` is None.
+
+    Raises ValueError for an unknown name, a missing file and a file that cannot be read whole, with its line.
 
     >>> load_network("general5").parents
     ((), (), (0, 1), (0, 2), (3,))
@@ -83,26 +104,29 @@ def load_network(source: str | os.PathLike[str]) -> BayesianNetwork:
     if name in GRAPHS:
         parents = GRAPHS[name]
         return BayesianNetwork(tuple(f"X{m}" for m in range(len(parents))), parents, (2,) * len(parents))
-    if name.endswith(".bif"):
-        try:
-            return _read_bif(Path(name).read_text(encoding="utf-8"), name)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}: expected a BIF file in UTF-8, got other bytes ({error})") from error
-    return _read_bif(gzip.decompress((example_models() / f"{name}.bif.gz").read_bytes()).decode(), name)
+    path = Path(name) if is_network_file(name) else example_models() / f"{name}.bif.gz"
+    text = _text(path)
+    net = _read_xml(text, name) if name.lower().endswith(_XML) else read_bif(text, name, tables)
+    return net if tables else replace(net, cpts=None)
 
 
-def _read_bif(text: str, source: str) -> BayesianNetwork:
-    # The reader skips a block that it cannot match, and lets the last of two tables win, in silence.
-    declared, tables = (len(re.findall(rf"^\s*{word}\b", text, re.MULTILINE)) for word in ("variable", "probability"))
+def _text(path: Path) -> str:
+    content = path.read_bytes()
     try:
-        model = import_pgmpy().readwrite.BIFReader(string=text + "\n").get_model()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: expected a file that gzip can unpack, got another ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+
+
+def _read_xml(text: str, source: str) -> BayesianNetwork:
+    try:
+        model = import_pgmpy().readwrite.XMLBIFReader(string=text).get_model()
     except Exception as error:  # the reader has no error class of its own: any failure means a broken file
-        raise ValueError(f"{source}: expected a BIF file, got one that cannot be read ({error})") from error
-    if not len(model.nodes) == declared == tables > 0:
-        raise ValueError(
-            f"{source}: expected a BIF file with one table for each variable, got {declared} variables, "
-            f"{tables} tables, {len(model.nodes)} read"
-        )
+        raise ValueError(f"{source}: expected an XMLBIF file, got one that cannot be read ({error!r})") from error
     try:
         return BayesianNetwork.from_pgmpy(model)
     except ValueError as error:

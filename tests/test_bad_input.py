@@ -67,7 +67,10 @@ NETWORKS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: bnicl.load_network("chian7"),
         r"network: expected a name .* got 'chian7'; did you mean 'chain7'\?",
     ),
-    "missing file": (lambda: bnicl.load_network("nowhere/net.bif"), r"network: expected a \.bif file, got 'nowhere"),
+    "missing file": (
+        lambda: bnicl.load_network("nowhere/net.bif"),
+        r"network: expected a file of a network, got 'nowhere",
+    ),
     "edge probability": (lambda: bnicl.random_dag(5, 1.5), r"edge_prob: expected a number in \[0, 1\], got 1\.5"),
     "edge probability nan": (lambda: bnicl.random_dag(5, math.nan), r"edge_prob: expected .* got nan"),
     "no nodes": (lambda: bnicl.random_dag(0, 0.5), r"n_nodes: expected an integer of at least 1, got 0"),
@@ -152,7 +155,7 @@ def test_a_broken_bif_file_is_named(text: str, tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "binary.bif"
     path.write_bytes(b"\xff\xfe\x00network")
-    with pytest.raises(ValueError, match=r"binary\.bif: expected a BIF file in UTF-8, got other bytes"):
+    with pytest.raises(ValueError, match=r"binary\.bif: expected text in UTF-8, got other bytes"):
         bnicl.load_network(path)
 
 
