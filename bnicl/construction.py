@@ -22,25 +22,35 @@ flag g, relu(z + g - 1) is z where g = 1 and 0 where g = 0: that is every gate b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from bnicl.encoding import blocks, context_columns, query_columns
+from bnicl.counts import Counts, row_codes
+from bnicl.encoding import (
+    ABSENT,
+    Context,
+    Query,
+    blocks,
+    check_context,
+    check_query,
+    context_columns,
+    query_columns_each,
+)
+from bnicl.estimators import Probabilities
 from bnicl.incontext import InContextTransformer
 from bnicl.networks import BayesianNetwork, check_network
 from bnicl.priors import check_count
-from bnicl.rows import Counts
-from bnicl.sampling import ravel_states
-from bnicl.transformer import Memory, Transformer, TransformerConfig
+from bnicl.transformer import Hook, Transformer, TransformerConfig
 
 Variant = Literal["paper", "causal", "heads", "prompt"]
+_SCORES = 2**24  # of a pattern held at once: 128 MiB
 START_BETA, START_SCALE = 8.0, 4.0  # still able to learn; the softmax of 4 p, 4 (1 - p) is p near p = 1/2
-ROUNDING = 64  # times the machine epsilon: what the sums of a forward pass may add to the error
+ROUNDING = 32  # times the machine epsilon: what a forward pass may add to the error, and 2 log n beside it
 
 
 @dataclass(frozen=True)
@@ -92,52 +102,160 @@ class MLETransformer(InContextTransformer):
         self.beta, self.beta_1, self.gamma, self.max_context = beta, beta_1, gamma, max_context
 
     def columns(self, context: Tensor, query: Tensor, target: int) -> Tensor:
-        if context.ndim == 3 and context.shape[1] > self.max_context:
-            raise ValueError(f"context: expected at most max_context = {self.max_context} rows, got {context.shape[1]}")
+        self._check_length(context.shape[1] if context.ndim == 3 else 0)
         return super().columns(context, query, target)
 
-    def conditioned(self, context: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """As for any transformer; queries that agree on the parents are one, for layer 1 drops the rest."""
-        answer = super().conditioned(context)
+    def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities:
+        """The next value's distribution, [batch, card[target]], rows summing to 1.
 
-        def predict(query: Tensor, target: int) -> Tensor:
-            evidence = ravel_states(query, self.net.parents[target], self.cardinalities)
-            different, which = evidence.unique(return_inverse=True)
-            first = torch.zeros_like(different).scatter_(0, which, torch.arange(len(query)))
-            return answer(query[first], target)[which]
+        Context rows that agree on the target and its parents are one to it, and are read once, with their number: the
+        sums have as many terms as there are different ones, and rounding hardly grows with the rows.
+        """
+        check_context(context, self.cardinalities)
+        check_query(context, query, target, self.cardinalities)
+        self._check_length(context.shape[1])
+        rows, times = _multisets(context, (*self.net.parents[target], target), self.cardinalities)
+        step = max(1, _SCORES // (rows.shape[1] + 1) ** 2)
+        parts = [
+            self._outputs(rows[i : i + step], _log(times[i : i + step]), query[i : i + step, None], [target])
+            for i in range(0, len(context), step)
+        ]
+        return self.read(torch.cat(parts)[:, 0], target)
 
-        return predict
+    def conditioned(self, context: Int64[Tensor, "n nodes"]) -> Callable[[Query, int], Probabilities]:
+        """A function of queries [batch, M] and a target, for one context, of which the counts are taken once."""
+        check_context(context[None], self.cardinalities)
+        return self.counted(Counts.of([context], self.net))
 
-    def counted(self, counts: Counts) -> Callable[[Tensor, int], Tensor]:
+    def counted(self, counts: Counts) -> Callable[[Query, int], Probabilities]:
         """As `conditioned`, for rows of which only the counts are known, however many they were.
 
-        Rows that agree on the target and its parents are one to it, and are read once, with their count. Raises
-        ValueError for more rows than max_context, and for the variants "paper", whose context sees the query, and
-        "prompt".
+        The answers for all states of the parents that were seen are computed once, for many nodes in one pass; those
+        for others when they are asked for. Raises ValueError for more rows than max_context, and where no row has a
+        value for the target's family.
         """
-        if self.variant not in ("causal", "heads"):
-            raise ValueError(f"variant: expected 'causal' or 'heads' for counts, got {self.variant!r}")
-        if counts.n > self.max_context:
-            raise ValueError(f"counts: expected at most max_context = {self.max_context} rows, got {counts.n}")
+        self._check_length(counts.n)
+        tables: dict[int, Tensor] = {}
 
-        @cache
-        def memory(target: int) -> Memory:
-            rows, times = counts.family_rows(target)
-            columns = context_columns(rows[None], self.cardinalities, self.dtype)
-            with torch.no_grad():
-                return self.model.remember(columns, times[None])
-
-        def predict(query: Tensor, target: int) -> Tensor:
-            columns = query_columns(query[None], [target], self.cardinalities, self.dtype)[:, :, 0]
-            with torch.no_grad():
-                return self.read(self.model.answer(memory(target), columns)[0], target)
+        def predict(query: Query, target: int) -> Probabilities:
+            if target not in tables:
+                tables.update(self._tables(counts, target))
+            p = counts.look_up(tables[target], query, target)
+            alone = (p.sum(-1) == 0).nonzero()[:, 0]
+            if len(alone):
+                rows, times = counts.family_rows(target)
+                parts = query[alone].split(max(1, _SCORES // (len(rows) + 1) ** 2))
+                out = [self._outputs(rows[None], _log(times[None]), part[None], [target] * len(part)) for part in parts]
+                p[alone] = self.read(torch.cat(out, dim=1)[0], target)
+            return p
 
         return predict
+
+    def _tables(self, counts: Counts, first: int) -> dict[int, Tensor]:
+        """The answers [seen, card] for all states of the parents that were seen, of `first` and of some nodes after it.
+
+        The families of several nodes are one context, in which a query attends to the rows of its target's family.
+        """
+        rows, times, queries = list[Tensor](), list[Tensor](), list[Tensor]()
+        owners, asked = list[int](), list[int]()
+        for target in range(first, self.net.n_nodes):
+            own, often = counts.family_rows(target)
+            if not len(own):
+                raise ValueError(f"rows: expected one with {self.net.names[target]} and its parents, got none")
+            evidence = counts.evidence_rows(target)
+            if rows and (len(owners) + len(own)) * (len(asked) + len(evidence)) > _SCORES // 2**6:
+                break
+            rows, times, queries = [*rows, own], [*times, often], [*queries, evidence]
+            owners, asked = [*owners, *[target] * len(own)], [*asked, *[target] * len(evidence)]
+            if self.model.config.mask == "none":  # the context sees the query: it can have one target alone
+                break
+        others = torch.tensor(asked)[:, None] != torch.tensor(owners)
+        log_times = torch.cat(times).log().masked_fill(others, -math.inf)[None, None]
+        out = self._outputs(torch.cat(rows)[None], log_times, torch.cat(queries)[None], asked)[0]
+        parts = zip(range(first, self.net.n_nodes), out.split([len(q) for q in queries]), strict=False)
+        return {target: self.read(part, target) for target, part in parts}
+
+    def _outputs(
+        self,
+        rows: Int64[Tensor, "batch n nodes"],
+        log_times: Float[Tensor, "batch 1 any n"],
+        queries: Int64[Tensor, "batch n_queries nodes"],
+        targets: Sequence[int],
+    ) -> Float[Tensor, "batch n_queries S"]:
+        """The read-out for each query and its target, after rows of which each stands exp(log_times) times."""
+        context = self._prompted(context_columns(rows, self.cardinalities, self.dtype), [])
+        asked = self._prompted(query_columns_each(queries, targets, self.cardinalities, self.dtype), targets)
+        with torch.no_grad():
+            if self.model.config.mask != "none":
+                return self.model.answer(self.model.remember(context), asked, _weighed(log_times))
+            each = context.repeat_interleave(len(targets), 0)  # each query is a sequence of its own
+            columns = torch.cat([each, asked.flatten(0, 1)[:, None]], dim=1)
+            log_times = log_times.expand(-1, -1, len(targets), -1).transpose(1, 2).flatten(0, 1)[:, None]
+            return self.model(columns, _weighed(log_times))[:, -1].unflatten(0, asked.shape[:2])
+
+    def _prompted(self, columns: Float[Tensor, "*batch width"], targets: Sequence[int]) -> Float[Tensor, "*batch more"]:
+        """With the flags of each column's parents, where the graph is part of the prompt."""
+        flags = columns.new_zeros(*columns.shape[:-1], len(self.spaces.g))
+        for i, target in enumerate(targets if self.spaces.g else []):
+            flags[..., i, list(self.net.parents[target])] = 1
+        return torch.cat([columns, flags], dim=-1)
+
+    def _check_length(self, n: int) -> None:
+        if n > self.max_context:
+            raise ValueError(f"context: expected at most max_context = {self.max_context} rows, got {n}")
 
     def error_bound(self, n: int | Tensor, n_matching: int | Tensor = 1) -> Tensor:
         """The most that output and MLE can differ by (see `error_bound`), rounding of this dtype included."""
         beta_1 = self.beta_1 if self.variant == "paper" else math.inf
-        return error_bound(n, n_matching, self.beta, beta_1, self.gamma) + ROUNDING * torch.finfo(self.dtype).eps
+        return error_bound(n, n_matching, self.beta, beta_1, self.gamma) + rounding(n, self.dtype)
+
+
+def _log(times: Float[Tensor, "batch n"]) -> Float[Tensor, "batch 1 1 n"]:
+    return times.log()[:, None, None]
+
+
+def _weighed(log_times: Float[Tensor, "batch 1 any n"]) -> Hook:
+    """Attention to rows that stand more than once: log times is added to each score.
+
+    The scores are centred before: a logarithm would lose its digits beside a large score.
+    """
+    log_times = nn.functional.pad(log_times, (0, 1))  # the query stands once
+
+    def weigh(name: str, scores: Tensor) -> Tensor:
+        if not name.endswith("hook_attn_scores"):
+            return scores
+        top = scores.masked_fill(log_times.isneginf(), -math.inf).amax(-1, keepdim=True)
+        return scores - top + log_times.to(scores.dtype)
+
+    return weigh
+
+
+def _multisets(
+    context: Context, nodes: Sequence[int], cardinalities: Sequence[int]
+) -> tuple[Int64[Tensor, "batch seen nodes"], Float[Tensor, "batch seen"]]:
+    """Each context's different rows of `nodes` (ABSENT elsewhere), and how often each stands there; 0 for padding."""
+    family, cards = context[:, :, list(nodes)], [cardinalities[node] for node in nodes]
+    code = row_codes([family.flatten(0, 1)], cards)[0].reshape(context.shape[:2])
+    code, order = code.sort(1)
+    new = torch.nn.functional.pad(code[:, 1:] != code[:, :-1], (1, 0), value=True)
+    which = new.cumsum(1) - 1  # rows with the same family have the same number
+    shape = (len(context), int(which.max()) + 1)
+    times = torch.zeros(shape, dtype=torch.float64, device=context.device)
+    times.scatter_add_(1, which, times.new_ones(which.shape))
+    first = order.new_zeros(shape).scatter_(1, which, order)  # one row of each
+    rows = context.new_full((*shape, context.shape[2]), ABSENT)
+    rows[:, :, list(nodes)] = family.take_along_dim(first[..., None], 1)
+    return rows, times
+
+
+def rounding(n: int | Tensor, dtype: torch.dtype) -> Tensor:
+    """What the sums of a forward pass over n rows may add to the error in l1 norm: (32 + 2 log n) eps.
+
+    Equal rows are one term, so that there are as many terms as a node has states, however many the rows; log n, the
+    largest logarithm of a number of rows, is rounded once and counts twice in l1.
+    """
+    n = torch.as_tensor(n, dtype=torch.float64)
+    return (ROUNDING + 2 * n.log()) * torch.finfo(dtype).eps
 
 
 def error_bound(
@@ -179,8 +297,10 @@ def construct_mle_transformer(
     and gamma (the context's head start over the query) are so large that their terms vanish, gamma even where
     no row matches. Each may be given instead. With `sparse` the matrices hold their O(S + edges) non-zero entries only.
 
-    Raises ValueError for an epsilon that is not positive or that the dtype cannot reach, and for a
-    max_context below 1. Reference: arXiv 2501.02547, the theorem and its proof.
+    Raises ValueError for an epsilon that is not in (0, 2 max_context) or that the dtype cannot reach with so many
+    rows (the message names the smallest that it can), for a max_context below 1, and for a given gamma that is so
+    small beside beta that a query without a matching row would get 0 / 0. Reference: arXiv 2501.02547, the theorem
+    and its proof.
 
     >>> from bnicl import load_network
     >>> predictor = construct_mle_transformer(load_network("chain5"), epsilon=1e-3, max_context=100)
@@ -193,22 +313,29 @@ def construct_mle_transformer(
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
     check_count("max_context", max_context)
-    eps = torch.finfo(dtype).eps
-    if not (epsilon > 0 and math.isfinite(epsilon)):
-        raise ValueError(f"epsilon: expected a positive number, got {epsilon}")
-    if beta is None and epsilon < 2 * ROUNDING * eps:
-        double = 2 * ROUNDING * torch.finfo(torch.float64).eps
-        hint = "torch.float64 would do" if epsilon >= double else "no dtype of torch reaches it"
-        raise ValueError(f"epsilon: expected at least {2 * ROUNDING * eps:.2g} for {dtype}, got {epsilon}; {hint}")
+    if not 0 < epsilon < 2 * max_context:
+        raise ValueError(f"epsilon: expected a positive number below 2 max_context = {2 * max_context}, got {epsilon}")
+    least = {kind: 2 * rounding(max_context, kind).item() for kind in (torch.float32, torch.float64)}
+    if beta is None and epsilon < least[dtype]:
+        hint = "torch.float64 would do" if epsilon >= least[torch.float64] else "no dtype of torch reaches it"
+        raise ValueError(
+            f"epsilon: expected at least {least[dtype]:.2g} for {dtype} and {max_context:,} rows, got {epsilon}; {hint}"
+        )
     for name, value in (("beta", beta), ("beta_1", beta_1), ("gamma", gamma)):
         if value is not None and not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name}: expected a number of at least 0, got {value}")
 
+    eps, most_parents = torch.finfo(dtype).eps, max(map(len, net.parents))
     beta_1 = _exact(math.log(8 * max_context / eps)) if beta_1 is None else beta_1
     if beta is None:
-        beta = _exact(math.log(2 * max_context / (epsilon - ROUNDING * eps)))
+        beta = _exact(math.log(2 * max_context / (epsilon - least[dtype] / 2 - eps)))  # eps for layer 1 and gamma
     if gamma is None:  # a query agrees with itself on everything, a row that does not match perhaps on nothing
-        gamma = _exact(math.log(8 / eps) + beta * max(map(len, net.parents)))
+        gamma = _exact(math.log(8 / eps) + beta * most_parents)
+    elif gamma < (least_gamma := beta * most_parents + math.log(torch.finfo(dtype).tiny / eps)):
+        raise ValueError(
+            f"gamma: expected at least {least_gamma:.4g} for beta = {beta} and {most_parents} parents in {dtype}, got "
+            f"{gamma}: without a matching row the query would keep all of its weight to itself"
+        )
     builder = _Builder(net, variant)
     builder.embed()
     if variant == "heads":

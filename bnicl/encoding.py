@@ -112,6 +112,25 @@ def query_columns(
     return torch.cat([x, flags.expand(*x.shape[:-1], -1)], dim=-1)
 
 
+def query_columns_each(
+    rows: Int64[Tensor, "*batch n nodes"],
+    targets: Sequence[int],
+    cardinalities: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "*batch n width"]:
+    """As `query_columns`, one-hot, each of the n rows with a target of its own.
+
+    >>> query_columns_each(torch.tensor([[1, ABSENT], [1, 0]]), [1, 0], (2, 2))
+    tensor([[0., 1., 0., 0., 0., 1., 0.],
+            [0., 0., 0., 0., 1., 0., 0.]])
+    """
+    wanted = torch.as_tensor(list(targets), device=rows.device)
+    known = torch.arange(len(cardinalities), device=rows.device) < wanted[:, None]  # [n, nodes]
+    x = one_hot(torch.where(known, rows, ABSENT), cardinalities, dtype)
+    flags = torch.nn.functional.one_hot(wanted, len(cardinalities) + 1).to(dtype)
+    return torch.cat([x, flags.expand(*x.shape[:-1], -1)], dim=-1)
+
+
 def encode(
     context: Context,
     query: Query,

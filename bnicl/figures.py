@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
+from bnicl.counts import Counts
 from bnicl.evaluation import AVERAGE
 from bnicl.networks import BayesianNetwork
-from bnicl.rows import Counts
 from bnicl.shown import carry_data
 
 _COLORS = sns.color_palette("colorblind").as_hex()
@@ -358,16 +358,15 @@ def share_curves(table: pd.DataFrame, ends: dict[float, str]) -> Axes:
 
 def marginals(context: Counts, new: Counts) -> Figure:
     """How frequent each state is among new rows, against its frequency in the context; a point for each state."""
-    shares = [
-        (table.flatten(0, -2).sum(0) if table.ndim > 1 else table) / each.n
-        for each in (context, new)
-        for table in each.tables
-    ]
-    half = len(shares) // 2
-    nodes = [name for name, own in zip(context.net.names, shares[:half], strict=True) for _ in own]
-    table = pd.DataFrame({"node": nodes, "context": torch.cat(shares[:half]), "new": torch.cat(shares[half:])})
+    names = [name.replace("$", r"\$") for name in context.net.names]  # a pair of dollars would be a formula
+    shares = {
+        which: [each.shares(m) for m in range(len(names))] for which, each in (("context", context), ("new", new))
+    }
+    nodes = [name for name, own in zip(names, shares["new"], strict=True) for _ in own]
+    table = pd.DataFrame({"node": nodes, **{which: torch.cat(each) for which, each in shares.items()}})
     figure, ax = plt.subplots(figsize=(5, 4.6), layout="constrained")
-    sns.scatterplot(table, x="context", y="new", hue="node", ax=ax, legend=half <= 12)
+    few = len(names) <= 12
+    sns.scatterplot(table, x="context", y="new", hue="node" if few else None, ax=ax)
     ax.axline((0, 0), slope=1, color="#444", linewidth=1, linestyle=":")
     ax.set(xlabel="share of the context's rows", ylabel="share of the new rows", aspect="equal")
     return figure

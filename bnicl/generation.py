@@ -7,12 +7,14 @@ this is forward sampling from the network that is fitted to the context.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from bnicl.construction import MLETransformer
 from bnicl.encoding import ABSENT, check_tensor
 from bnicl.estimators import Predictor
 from bnicl.incontext import InContextTransformer
@@ -37,7 +39,19 @@ def generate(
     check_tensor("context", context)
     if context.ndim != 2:
         raise ValueError(f"context: expected the rows [n, nodes] of one network, got shape {tuple(context.shape)}")
-    return generate_from(conditioned(predictor, context), context.shape[1], n, seed, predictor.name)
+    with one_thread() if isinstance(predictor, MLETransformer) else nullcontext():
+        return generate_from(conditioned(predictor, context), context.shape[1], n, seed, predictor.name)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread: a second one gains nothing, and waits for its turn beside another busy process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def generate_from(
@@ -45,11 +59,11 @@ def generate_from(
 ) -> Int64[Tensor, "new nodes"]:
     """`generate` for a function of queries [batch, M] and a target, such as `conditioned` or `counted` return."""
     generator = make_generator(seed)
-    rows = torch.full((check_count("n", n), n_nodes), ABSENT)
-    which = torch.zeros(n, dtype=torch.int64)  # rows with the same beginning have the same number
+    rows = torch.full((n_nodes, check_count("n", n)), ABSENT).t()  # a node's values lie together
+    which, distinct = torch.zeros(n, dtype=torch.int64), 1  # rows with the same beginning have the same number
     for target in range(n_nodes):
-        first = torch.zeros(int(which.max()) + 1, dtype=torch.int64).scatter_(0, which, torch.arange(n))
-        p = predict(rows[first], target).to("cpu", torch.float64)
+        first = torch.zeros(distinct, dtype=torch.int64).scatter_(0, which, torch.arange(n))
+        p = predict(rows[first] if distinct < n else rows, target).to("cpu", torch.float64)
         if bool(p.isnan().any()):
             raise ValueError(
                 f"predictor {name!r}: expected a distribution for every query, got NaN for node {target}: "
@@ -59,8 +73,14 @@ def generate_from(
         cdf = (cdf / cdf[:, -1:])[which]  # ends in 1 to the bit: a value of probability zero is never drawn
         u = torch.rand(n, 1, dtype=torch.float64, generator=generator)
         rows[:, target] = (u >= cdf).sum(-1)
-        which = (which * p.shape[1] + rows[:, target]).unique(return_inverse=True)[1]
-    return rows
+        if distinct == n:
+            continue
+        if 2 * distinct > n:  # most differ: to tell them apart costs more than to ask for each
+            which, distinct = torch.arange(n), n
+        else:
+            which = (which * p.shape[1] + rows[:, target]).unique(return_inverse=True)[1]
+            distinct = int(which.max()) + 1
+    return rows.contiguous()
 
 
 def conditioned(
@@ -68,7 +88,8 @@ def conditioned(
 ) -> Callable[[Int64[Tensor, "batch nodes"], int], Tensor]:
     """A function of queries [batch, M] and a target: the predictor's answers after this one context.
 
-    A transformer whose mask hides the query from the context reads it once for all queries.
+    A transformer whose mask hides the query from the context reads it once for all queries; a constructed one takes
+    its counts.
 
     >>> from bnicl import MaximumLikelihood, load_network
     >>> predict = conditioned(MaximumLikelihood(load_network("chain3")), torch.tensor([[0, 1, 1], [0, 1, 0]]))
@@ -76,7 +97,9 @@ def conditioned(
     tensor([[0.5000, 0.5000],
             [0.5000, 0.5000]], dtype=torch.float64)
     """
-    if isinstance(predictor, InContextTransformer) and predictor.model.config.mask != "none":
+    if isinstance(predictor, MLETransformer) or (
+        isinstance(predictor, InContextTransformer) and predictor.model.config.mask != "none"
+    ):
         return predictor.conditioned(context)
     return lambda query, target: predictor.predict_proba(
         context.expand(len(query), -1, -1), query.to(context.device), target

@@ -78,12 +78,19 @@ class Dirichlet:
         check_number("alpha", self.alpha, *ALPHA_RANGE)
 
     def sample(self, shape: Sequence[int], card: int, generator: torch.Generator) -> Float[Tensor, "*shape card"]:
-        # Normalised gammas, by their logarithms: for small alpha the gammas themselves are zero in float64.
-        # Gamma(alpha) is Gamma(alpha + 1) U^(1 / alpha). torch.distributions takes no generator; this is its kernel.
-        shifted = torch.full((*shape, card), self.alpha + 1, dtype=torch.float64, device=generator.device)
-        log_gamma = torch._standard_gamma(shifted, generator=generator).log_()
-        u = torch.rand(shifted.shape, dtype=torch.float64, device=generator.device, generator=generator)
-        return (log_gamma + torch.log1p(-u) / self.alpha).softmax(-1)
+        parameters = torch.full((*shape, card), self.alpha, dtype=torch.float64, device=generator.device)
+        return draw_dirichlet(parameters, generator)
+
+
+def draw_dirichlet(
+    parameters: Float[Tensor, "*batch card"], generator: torch.Generator
+) -> Float[Tensor, "*batch card"]:
+    """One draw from each Dirichlet distribution, float64; parameters may differ and be small."""
+    # Normalised gammas, by their logarithms: for small parameters the gammas themselves are zero in float64.
+    # Gamma(a) is Gamma(a + 1) U^(1 / a). torch.distributions takes no generator; this is its kernel.
+    log_gamma = torch._standard_gamma(parameters + 1, generator=generator).log_()
+    u = torch.rand(parameters.shape, dtype=torch.float64, device=generator.device, generator=generator)
+    return (log_gamma + torch.log1p(-u) / parameters).softmax(-1)
 
 
 @dataclass(frozen=True)

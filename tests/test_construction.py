@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import bnicl
-from bnicl.construction import MLETransformer, Subspaces, Variant, error_bound
+from bnicl.construction import MLETransformer, Subspaces, Variant, error_bound, rounding
 from bnicl.sources import GRAPHS
 from tests.strategies import tasks
 
@@ -96,6 +96,36 @@ def test_epsilon_is_kept_for_every_context_up_to_the_longest() -> None:
     for epsilon in (0.5, 1e-3, 1e-9):
         predictor = bnicl.construct_mle_transformer(bnicl.load_network("general7"), epsilon, max_context=1000)
         assert predictor.error_bound(torch.arange(1, 1001)).max() <= epsilon
+
+
+@every_variant
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_smallest_epsilon_holds_for_a_million_rows(variant: Variant, dtype: torch.dtype) -> None:
+    """Rounding grows with the logarithm of the rows: equal rows are one term."""
+    net = bnicl.load_network("general5")
+    rows = bnicl.NetworkPrior(net).sample(1, 1_000_001, seed=1).rows
+    for n in (10_000, 100_000, 1_000_000):
+        epsilon = 2.1 * rounding(n, dtype).item()
+        assert epsilon < (1.6e-5 if dtype == torch.float32 else 3e-14)
+        predictor = bnicl.construct_mle_transformer(net, epsilon, max_context=n, variant=variant, dtype=dtype)
+        for target in range(net.n_nodes):
+            mle = bnicl.MaximumLikelihood(net).predict_proba(rows[:, :n], rows[:, n], target)
+            error = (predictor.predict_proba(rows[:, :n], rows[:, n], target).double() - mle).abs().sum()
+            assert error < epsilon / 10
+            assert predictor.error_bound(n) <= epsilon
+
+
+@every_variant
+def test_merging_equal_rows_changes_no_answer(variant: Variant) -> None:
+    """Also where a family has more joint states than an int64 has numbers, and contexts of a batch differ in size."""
+    net = bnicl.BayesianNetwork(tuple(f"n{i}" for i in range(66)), (*((),) * 65, tuple(range(65))), (2,) * 66)
+    generator = bnicl.make_generator(0)
+    few = torch.randint(2, (3, 4, 66), generator=generator)
+    context = few.take_along_dim(torch.randint(4, (3, 30, 1), generator=generator), 1)
+    predictor = bnicl.construct_mle_transformer(net, max_context=30, variant=variant)
+    whole = predictor.read(predictor.last_column(predictor.columns(context, few[:, 0], 65)), 65)
+    merged = predictor.predict_proba(context, few[:, 0], 65)
+    torch.testing.assert_close(merged, whole, atol=1e-12, rtol=0)
 
 
 def test_one_wrong_weight_breaks_the_guarantee() -> None:
@@ -181,15 +211,29 @@ def test_the_committed_table_covers_every_shipped_network_within_the_targets() -
 NET = bnicl.load_network("general5")
 ROWS = torch.zeros(1, 11, 5, dtype=torch.int64)
 BAD: dict[str, tuple[Callable[[], object], str]] = {
-    "zero": (lambda: bnicl.construct_mle_transformer(NET, 0.0), r"epsilon: expected a positive number, got 0\.0"),
-    "negative": (lambda: bnicl.construct_mle_transformer(NET, -1.0), r"epsilon: expected a positive number, got -1\.0"),
+    "zero": (
+        lambda: bnicl.construct_mle_transformer(NET, 0.0),
+        r"epsilon: expected a positive number below 2 max_context = 20000, got 0\.0",
+    ),
+    "negative": (
+        lambda: bnicl.construct_mle_transformer(NET, -1.0),
+        r"epsilon: expected a positive number below .* got -1\.0",
+    ),
     "float32": (
         lambda: bnicl.construct_mle_transformer(NET, 1e-7, dtype=torch.float32),
-        r"epsilon: expected at least 1\.5e-05 for torch\.float32, got 1e-07; torch\.float64 would do",
+        r"epsilon: expected at least 1\.2e-05 for torch\.float32 and 10,000 rows, got 1e-07; torch\.float64 would do",
     ),
     "too small": (
         lambda: bnicl.construct_mle_transformer(NET, 1e-20),
-        r"epsilon: expected at least 2\.8e-14 for torch\.float64, got 1e-20; no dtype of torch reaches it",
+        r"epsilon: expected at least 2\.2e-14 for torch\.float64 .* got 1e-20; no dtype of torch reaches it",
+    ),
+    "too large": (
+        lambda: bnicl.construct_mle_transformer(NET, 20.0, max_context=10),
+        r"epsilon: expected a positive number below 2 max_context = 20, got 20\.0",
+    ),
+    "small gamma": (
+        lambda: bnicl.construct_mle_transformer(NET, beta=800.0, gamma=0.0),
+        r"gamma: expected at least 927\.6 for beta = 800\.0 and 2 parents in torch\.float64, got 0\.0: without",
     ),
     "dtype": (
         lambda: bnicl.construct_mle_transformer(NET, dtype=torch.float16),

@@ -1,0 +1,202 @@
+"""How often each family, a node with its parents, was seen: all that an estimator takes from rows.
+
+Only what occurs is kept, so that counts grow with the rows and not with the product of the cardinalities: a node may
+have seventy parents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bnicl.encoding import ABSENT, Query, check_states, check_target
+from bnicl.networks import BayesianNetwork, check_network
+from bnicl.sampling import ravel_states
+
+Rows = Int64[Tensor, "n nodes"]
+_WIDE = 2**62  # joint states from here on have no int64 of their own
+_CHUNK = 2**24  # comparisons at once, in the search for the nearest rows
+
+
+class Family(NamedTuple):
+    """What was seen of a node and its parents.
+
+    evidence: the joint states of the parents that occur, each once and sorted, int64 ``[seen, parents]``.
+    counts: how often each of the node's states came with them, float64 ``[seen, card]`` (expected counts are no
+    integers).
+    """
+
+    evidence: Int64[Tensor, "seen parents"]
+    counts: Float[Tensor, "seen card"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counts of every family of `net` among `n` rows. A row counts for a family if it has a value for all of it.
+
+    That is all that MLE and posterior mean, and so the constructed transformer, take from the rows.
+
+    >>> net = BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
+    >>> Counts.of([torch.tensor([[0, 1], [0, 1], [1, 0]])], net).families[1].counts
+    tensor([[0., 2.],
+            [1., 0.]], dtype=torch.float64)
+    """
+
+    net: BayesianNetwork
+    n: int
+    families: tuple[Family, ...]
+
+    @classmethod
+    def of(cls, blocks: Iterable[Int64[Tensor, "_ nodes"]], net: BayesianNetwork) -> Counts:
+        """The counts of blocks of rows, int64 [n, M] each; ABSENT is a cell without a value."""
+        check_network(net)
+        n, parts = 0, list[list[Family]]([] for _ in range(net.n_nodes))
+        for block in blocks:
+            check_states("rows", block, net.cardinalities, absent=True)
+            n, gaps = n + len(block), bool((block == ABSENT).any())
+            for m, seen in enumerate(parts):
+                seen.append(_family(block, net, m, gaps))
+                if len(seen) > 1:
+                    seen[:] = [_joined(seen)]
+        return cls(net, n, tuple(family for (family,) in parts))
+
+    def look_up(self, table: Float[Tensor, "seen card"], query: Query, target: int) -> Float[Tensor, "batch card"]:
+        """The row of `table`, which has one for each of ``families[target].evidence``, for each query; else zeros.
+
+        query: int64 [batch, M], of which the parents' values are read.
+        """
+        check_target(target, self.net.cardinalities)
+        parents, cards = list(self.net.parents[target]), self.net.evidence_card(target)
+        asked, evidence = query[:, parents], self.families[target].evidence
+        check_states("query", asked, cards)
+        if not len(evidence):
+            return table.new_zeros(len(query), table.shape[1])
+        known, codes = row_codes([evidence, asked], cards)
+        at = torch.searchsorted(known, codes).clamp(max=len(known) - 1)
+        return table[at] * (known[at] == codes)[:, None]
+
+    def given(self, query: Query, target: int) -> Float[Tensor, "batch card"]:
+        """n_k: how many rows agree with each query on the target's parents and have state k of the target."""
+        check_target(target, self.net.cardinalities)
+        return self.look_up(self.families[target].counts, query, target)
+
+    def evidence_rows(self, target: int) -> Rows:
+        """The joint states of the target's parents that were seen as rows [seen, M], ABSENT elsewhere."""
+        evidence = self.families[target].evidence
+        rows = torch.full((len(evidence), self.net.n_nodes), ABSENT)
+        rows[:, list(self.net.parents[target])] = evidence
+        return rows
+
+    def by_parents(self, query: Query, target: int) -> tuple[Int64[Tensor, "different nodes"], Int64[Tensor, " batch"]]:
+        """One query for each joint state of the target's parents among the queries, and which of them each is."""
+        parents = list(self.net.parents[target])
+        (code,) = row_codes([query[:, parents]], self.net.evidence_card(target))
+        different, which = code.unique(return_inverse=True)
+        first = torch.zeros_like(different).scatter_(0, which, torch.arange(len(query)))
+        return query[first], which
+
+    def matching(self, query: Query, target: int) -> Float[Tensor, " batch"]:
+        """How many rows agree with each query on the target's parents."""
+        return self.given(query, target).sum(-1)
+
+    def mle(self, query: Query, target: int) -> Float[Tensor, "batch card"]:
+        """n_k / n for each query; where no row agrees on the parents, that of the rows that agree on the most of them.
+
+        This is what the constructed transformer computes. Raises ValueError where no row has a value for the family.
+        """
+        counts = self.given(query, target)
+        alone = (counts.sum(-1) == 0).nonzero()[:, 0]
+        if len(alone):
+            counts[alone] = self._nearest(query[alone][:, list(self.net.parents[target])], target)
+        return counts / counts.sum(-1, keepdim=True)
+
+    def posterior_mean(self, query: Query, target: int, alpha: float) -> Float[Tensor, "batch card"]:
+        """(n_k + alpha) / (n + d alpha) for each query: the posterior mean under Dirichlet(alpha) rows."""
+        smoothed = self.given(query, target) + alpha
+        return smoothed / smoothed.sum(-1, keepdim=True)
+
+    def shares(self, node: int) -> Float[Tensor, " card"]:
+        """How frequent each state of the node is among the rows that count for its family."""
+        counts = self.families[node].counts.sum(0)
+        return counts / counts.sum()
+
+    def family_rows(self, target: int) -> tuple[Rows, Float[Tensor, " n"]]:
+        """What was seen of the target's family as rows [seen, M], ABSENT elsewhere, and how often each was."""
+        evidence, counts = self.families[target]
+        at, state = counts.nonzero().unbind(1)
+        rows = torch.full((len(at), self.net.n_nodes), ABSENT)
+        rows[:, list(self.net.parents[target])] = evidence[at]
+        rows[:, target] = state
+        return rows, counts[at, state]
+
+    def _nearest(self, asked: Int64[Tensor, "batch parents"], target: int) -> Float[Tensor, "batch card"]:
+        """The counts of the rows that agree on the most of the parents."""
+        evidence, counts = self.families[target]
+        if not len(evidence):
+            raise ValueError(f"rows: expected one with a value for {self.net.names[target]} and its parents, got none")
+        found = []
+        for part in asked.split(max(1, _CHUNK // max(1, evidence.numel()))):
+            agreeing = (part[:, None] == evidence).sum(-1)
+            found.append((agreeing == agreeing.amax(1, keepdim=True)).double() @ counts)
+        return torch.cat(found)
+
+
+def _family(block: Rows, net: BayesianNetwork, node: int, gaps: bool) -> Family:
+    """The counts of one node's family among rows of known states."""
+    parents, card = list(net.parents[node]), net.cardinalities[node]
+    if gaps:
+        block = block[(block[:, [*parents, node]] != ABSENT).all(1)]
+    cards = net.evidence_card(node)
+    cells = math.prod(cards)
+    if cells >= _WIDE:
+        evidence, which = unique_rows(block[:, parents])
+    else:
+        code = ravel_states(block, parents, net.cardinalities)
+        if cells <= 4 * len(block):  # few: counted in place; many: sorted
+            counts = torch.bincount(card * code + block[:, node], minlength=card * cells).reshape(-1, card).double()
+            seen = counts.sum(1).nonzero()[:, 0]
+            return Family(_states(seen, cards), counts[seen])
+        seen, which = code.unique(return_inverse=True)
+        evidence = _states(seen, cards)
+    counts = torch.zeros(len(evidence), card, dtype=torch.float64)
+    ones = counts.new_ones(len(block))
+    return Family(evidence, counts.index_put_((which, block[:, node]), ones, accumulate=True))
+
+
+def _joined(parts: Sequence[Family]) -> Family:
+    """The counts of several blocks as one."""
+    evidence, which = unique_rows(torch.cat([part.evidence for part in parts]))
+    counts = torch.cat([part.counts for part in parts])
+    return Family(evidence, counts.new_zeros(len(evidence), counts.shape[1]).index_add_(0, which, counts))
+
+
+def unique_rows(rows: Int64[Tensor, "n nodes"]) -> tuple[Int64[Tensor, "seen nodes"], Int64[Tensor, " n"]]:
+    """The different rows, sorted, and which of them each is; also of rows without any entry."""
+    if rows.shape[1]:
+        different, which = rows.unique(dim=0, return_inverse=True)
+        return different, which
+    return rows[:1], torch.zeros(len(rows), dtype=torch.int64)
+
+
+def _states(codes: Int64[Tensor, " n"], cardinalities: Sequence[int]) -> Int64[Tensor, "n nodes"]:
+    """The inverse of `ravel_states`."""
+    states = codes.new_empty(len(codes), len(cardinalities))
+    for i in range(len(cardinalities) - 1, -1, -1):
+        states[:, i] = codes % cardinalities[i]
+        codes = codes // cardinalities[i]
+    return states
+
+
+def row_codes(several: Sequence[Tensor], cardinalities: Sequence[int]) -> Sequence[Tensor]:
+    """A number for each row, the same for equal rows and in their order."""
+    if math.prod(cardinalities) < _WIDE:
+        nodes = range(len(cardinalities))
+        return [ravel_states(rows, nodes, cardinalities) if nodes else rows.new_zeros(len(rows)) for rows in several]
+    numbered = unique_rows(torch.cat(list(several)))[1]
+    return numbered.split([len(rows) for rows in several])
