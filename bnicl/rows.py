@@ -1,55 +1,76 @@
-"""A reader's own files: the rows of a network as CSV, its graph as a list of edges, and their counts in one pass.
+"""A reader's own files: the rows of a network as CSV, its graph as a list of edges.
 
 A CSV file has one column for each node, under the node's name and in any order, and a line for each row; a value is
-the name of one of the node's states ("yes", "0", "LOW"). An edge list has a line `parent,child` for each edge and a
-line with one name for a node without any. What does not fit is refused with its line.
+the name of one of the node's states ("yes", "0", "LOW"), with or without blanks around it, and 1.0 is 1. An edge list
+has a line `parent,child` for each edge, with or without a header such as `from,to`, and a line with one name for a node
+without any. What does not fit is refused with its line.
 
-`read_rows` and `count_rows` read a block of lines at a time: counts of a file of any length fit in memory.
+A file is read a block of lines at a time: counts of a file of any length fit in memory.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
-from bnicl.encoding import ABSENT, Query, check_states, check_target
-from bnicl.estimators import count
+from bnicl.counts import Counts, Rows
+from bnicl.encoding import ABSENT
 from bnicl.networks import BayesianNetwork, check_network
-from bnicl.sampling import ravel_states
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _BLOCK = 50_000  # lines read at once
-_MISSING = {"", "NaN", "nan", "NA", "null"}
+MISSING = frozenset({"", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "?"})
+_HEADERS = (("from", "to"), ("parent", "child"), ("source", "target"))
 _FEW = 5  # names or lines in a message
 MAX_STATES = 1000  # of a column whose states are found in the file: more look like a measurement
-Rows = Int64[Tensor, "n nodes"]
+WAYS_OUT = (
+    "--missing available counts each node over the rows that have it and its parents (right where cells are missing "
+    "at random and few); --missing em weighs what the gaps may be (right where they depend on cells that are there)"
+)
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | os.PathLike[str], net: BayesianNetwork) -> Rows:
+def read_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = False) -> Rows:
     """The rows of a CSV file as states of the network's nodes, int64 [n, M].
 
+    gaps: whether a cell may be without a value (empty, NA, N/A, NaN, NULL, None, ?, unless that is the name of a
+    state); it is then ABSENT.
+
     Raises ValueError, with the file and its lines, for a file that is not there, is not text in UTF-8 or has no rows;
-    for columns that are missing, unknown or there twice; for fields without a value and for states the node lacks.
+    for columns that are missing, unknown, without a name or there twice; for cells without a value, if they may not
+    be, and for states the node lacks.
     """
-    return torch.cat(list(_blocks(Path(path), net)))
+    return torch.cat(list(_blocks(Path(path), net, gaps)))
 
 
-def count_rows(path: str | os.PathLike[str], net: BayesianNetwork) -> Counts:
+def count_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = False) -> Counts:
     """The counts of every family in a CSV file, read once, a block of lines at a time; raises as `read_rows` does."""
-    return Counts.of(_blocks(Path(path), net), net)
+    return Counts.of(_blocks(Path(path), net, gaps), net)
+
+
+def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> Iterator[tuple[int, Rows]]:
+    """Blocks of incomplete rows, ABSENT where a cell is empty, each with the number of its first line.
+
+    The file may lack columns: what no query knows. Raises as `read_rows` does otherwise.
+    """
+    header = _header(Path(path))
+    _check_header(Path(path), header, net, whole=False)
+    known = [net.names.index(name) for name in header]
+    for first, states in _coded(Path(path), header, [net.states[m] for m in known], gaps=True):
+        rows = torch.full((len(states), net.n_nodes), ABSENT)
+        rows[:, known] = states
+        yield first, rows
 
 
 def write_rows(path: str | os.PathLike[str], net: BayesianNetwork, rows: Rows, force: bool = False) -> None:
@@ -81,54 +102,113 @@ def write_rows(path: str | os.PathLike[str], net: BayesianNetwork, rows: Rows, f
         part.unlink(missing_ok=True)
 
 
-def _blocks(path: Path, net: BayesianNetwork) -> Iterator[Rows]:
-    """The rows of a file, a block of lines at a time."""
-    import pandas as pd
-
+def _blocks(path: Path, net: BayesianNetwork, gaps: bool) -> Iterator[Rows]:
+    """The rows of a file, a block of lines at a time, its columns in the order of the nodes."""
     check_network(net)
-    known = [[str(state) for state in own] for own in net.states]
-    _check_header(path, _header(path), net)
-    for first, block in _text_blocks(path, dict(zip(net.names, known, strict=True))):
-        columns = []
-        for m, name in enumerate(net.names):
-            codes = pd.Index(known[m]).get_indexer(block[name])
-            unknown = codes < 0
-            if unknown.any():
-                state = block[name][unknown].iloc[0]
-                lines = _some([str(first + i) for i in unknown.nonzero()[0] if block[name].iloc[i] == state])
-                raise ValueError(f"{path}: expected one of {_some(known[m])} for {name}, got {state!r} in line {lines}")
-            columns.append(torch.from_numpy(codes.astype("int64")))
-        yield torch.stack(columns, dim=1)
+    header = _header(path)
+    _check_header(path, header, net)
+    place = {name: i for i, name in enumerate(header)}
+    order = [place[name] for name in net.names]
+    states = dict(zip(net.names, net.states, strict=True))
+    for _, block in _coded(path, header, [states[name] for name in header], gaps):
+        yield block[:, order]
 
 
-def _text_blocks(path: Path, known: Mapping[str, Sequence[str]] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Blocks of the file as text, every field filled, each with the number of its first line.
+def _coded(
+    path: Path, header: Sequence[str], states: Sequence[Sequence[object]], gaps: bool
+) -> Iterator[tuple[int, Rows]]:
+    """Blocks of the file as numbers of states, each with its first line; ABSENT where there is no value."""
+    known = [StateNames([str(state) for state in own]) for own in states]
+    if gaps:
+        _check_widths(path, len(header))
+    for first, block in _text_blocks(path, header):
+        columns = torch.empty(len(header), len(block), dtype=torch.int64)
+        for j, (name, own) in enumerate(zip(header, known, strict=True)):
+            codes, texts = _factors(block, j)
+            of_text = torch.tensor([own.code(text) for text in texts])
+            columns[j] = of_text[codes]
+            if int(of_text.min()) < ABSENT:
+                odd = int((of_text < ABSENT).nonzero()[0, 0])
+                lines = _lines(first, codes == odd)
+                raise ValueError(
+                    f"{path}: expected one of {_some(own.names)} for {name}, got {texts[odd].strip()!r} in line {lines}"
+                )
+        if not gaps and bool((columns == ABSENT).any()):
+            j = int((columns == ABSENT).any(1).nonzero()[0, 0])
+            raise ValueError(
+                f"{path}: expected a value in every field, got none for {header[j]} in line "
+                f"{_lines(first, columns[j] == ABSENT)}; {WAYS_OUT}"
+            )
+        yield first, columns.t()
 
-    known: states by node; what stands for a missing value elsewhere ("NA") may be the name of a state.
+
+class StateNames:
+    """The states of a node by their names; 1.0 is 1, and what stands for a missing value may be a state's name.
+
+    >>> StateNames(["0", "1"]).code(" 1.0"), StateNames(["0", "1"]).code("NA"), StateNames(["0", "1"]).code("x")
+    (1, -1, -2)
     """
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.codes = {_whole(name): k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
+
+    def code(self, text: str) -> int:
+        """The number of the state, ABSENT for a missing value, less for anything else."""
+        text = text.strip()
+        if text in self.codes:
+            return self.codes[text]
+        return ABSENT if text in MISSING else self.codes.get(_whole(text), ABSENT - 1)
+
+
+def _whole(text: str) -> str:
+    """1.0 as 1, anything else as it is."""
+    return text.partition(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
+
+
+def _factors(block: pd.DataFrame, column: int) -> tuple[torch.Tensor, list[str]]:
+    """Which of the column's different texts each line has, and the texts."""
     import pandas as pd
 
-    line = 2
+    codes, texts = pd.factorize(block.iloc[:, column])
+    return torch.from_numpy(codes.astype("int64")), list(texts)
+
+
+def _check_widths(path: Path, width: int) -> None:
+    """Where cells may be empty, a line that ends too early must not pass for one with empty cells."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        try:
+            for fields in reader:
+                if fields and len(fields) != width:
+                    raise ValueError(f"{path}: expected {width} fields, got {len(fields)} in line {reader.line_num}")
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+
+
+def _text_blocks(path: Path, header: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Blocks of the file as text, each with the number of its first line; empty lines at the end are no rows."""
+    import pandas as pd
+
+    line, empty = 2, 0
     try:
         with pd.read_csv(
-            path, dtype=str, na_filter=False, chunksize=_BLOCK, encoding="utf-8-sig", index_col=False,
-            skip_blank_lines=False, skipinitialspace=True,
+            path, dtype=str, na_filter=False, chunksize=_BLOCK, encoding="utf-8-sig", index_col=False, header=0,
+            names=list(range(len(header))), skip_blank_lines=False, skipinitialspace=True,
         ) as reader:  # fmt: skip
             for block in filter(len, reader):
-                states = known or {}
-                none = {name: sorted(_MISSING - {*states.get(name, ())}) for name in block}
-                empty = block.isna() | block.isin(none)
-                if empty.any(axis=None):
-                    name = empty.columns[empty.any()][0]
-                    lines = _some([str(line + i) for i in empty[name].to_numpy().nonzero()[0]])
-                    raise ValueError(f"{path}: expected a value in every field, got none for {name} in line {lines}")
-                yield line, block
-                line += len(block)
+                blank = (block == "").all(axis=1).to_numpy()
+                kept = len(block) - int(blank[::-1].argmin()) if not blank.all() else 0
+                if kept:
+                    if empty:
+                        raise ValueError(f"{path}: expected a row in line {line - empty}, got an empty line")
+                    yield line, block.iloc[:kept]
+                line, empty = line + len(block), len(block) - kept + (0 if kept else empty)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
     except pd.errors.ParserError as error:
         raise ValueError(f"{path}: expected a field for each column, got another number ({error})") from error
-    if line == 2:
+    if line - empty == 2:
         raise ValueError(f"{path}: expected at least one row below the header, got none")
 
 
@@ -138,32 +218,45 @@ def _header(path: Path) -> list[str]:
         raise ValueError(f"rows: expected a file, got {str(path)!r}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
+            lines = csv.reader(file, skipinitialspace=True)
             names, second = ([field.strip() for field in next(lines, [])] for _ in range(2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
     if not any(names) or "\0" in "".join(names):
         raise ValueError(f"{path}: expected a header with the names of the nodes, got none")
+    if "" in names:
+        raise ValueError(
+            f"{path}: expected a name for every column, got none: column {names.index('') + 1} has no name (an index "
+            f"that pandas or R wrote? write the file without it)"
+        )
     if len(second) > len(names):  # pandas would drop what is too much, if every line has it
         raise ValueError(f"{path}: expected a field for each column, got another number (saw {len(second)} in line 2)")
     return names
 
 
-def _check_header(path: Path, header: list[str], net: BayesianNetwork) -> None:
-    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1] if len(set(header)) < len(header) else []
+def _check_header(path: Path, header: list[str], net: BayesianNetwork, whole: bool = True) -> None:
+    """Raises ValueError unless the columns are the nodes, all of them if `whole`."""
+    if header[0] not in net.names and len(header) == 1:
+        for mark, what in ((";", "';'"), ("\t", "a tab")):
+            if mark in header[0]:
+                raise ValueError(f"{path}: expected commas between the columns, got {what}")
+    there, nodes = set(header), set(net.names)
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1] if len(there) < len(header) else []
     for what, names in (
         ("each column once, got twice", twice),
-        ("a column for every node, got none for", [name for name in net.names if name not in set(header)]),
-        (
-            f"columns for the {net.n_nodes} nodes alone, got also",
-            [name for name in header if name not in set(net.names)],
-        ),
+        ("a column for every node, got none for", [name for name in net.names if whole and name not in there]),
+        (f"columns for the {net.n_nodes} nodes alone, got also", [name for name in header if name not in nodes]),
     ):
         if names:
             raise ValueError(f"{path}: expected {what} {_some(names)}")
 
 
-def _some(items: list[str]) -> str:
+def _lines(first: int, chosen: torch.Tensor) -> str:
+    """The first few numbers of the chosen lines of a block."""
+    return _some([str(first + i) for i in chosen.nonzero()[:, 0].tolist()])
+
+
+def _some(items: Sequence[str]) -> str:
     """The first few items of a list."""
     more = f" and {len(items) - _FEW:,} more" if len(items) > _FEW else ""
     return ", ".join(items[:_FEW]) + more
@@ -175,50 +268,77 @@ def _some(items: list[str]) -> str:
 def read_edges(path: str | os.PathLike[str], rows: str | os.PathLike[str]) -> BayesianNetwork:
     """The graph of an edge list, its states being those that occur in a CSV file of rows (sorted, numbers as numbers).
 
-    Raises ValueError with the line for a line that is no edge, for an edge given twice, a cycle, nodes that are not the
-    columns of the file, a column with a single state, and one with more than 1,000.
+    Warns of states that differ in capitals alone. Raises ValueError with the line for a line that is no edge, for an
+    edge given twice, a cycle, nodes that are not the columns of the file, a column with a single state, and one with
+    more than 1,000.
     """
-    edges, alone = _edges(Path(path))
-    states: dict[str, set[str]] = {name: set() for name in _header(Path(rows))}
+    header = _header(Path(rows))
+    edges, alone = _edges(Path(path), header)
     nodes = list(dict.fromkeys([*(name for edge in edges for name in edge), *alone]))
-    graph = BayesianNetwork.from_edges(edges, nodes=nodes)
-    _check_header(Path(rows), _header(Path(rows)), graph)
-    for _, block in _text_blocks(Path(rows)):
-        for name in nodes:
-            states[name].update(block[name].unique())
+    try:
+        graph = BayesianNetwork.from_edges(edges, nodes=nodes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _check_header(Path(rows), header, graph)
+    states: dict[str, set[str]] = {name: set() for name in header}
+    for _, block in _text_blocks(Path(rows), header):
+        for j, name in enumerate(header):
+            texts = {_whole(text.strip()) for text in _factors(block, j)[1]}
+            states[name] |= texts - MISSING
             if len(states[name]) > MAX_STATES:
                 raise ValueError(f"{rows}: expected at most {MAX_STATES:,} states of {name}, got more; is it a number?")
     for name in nodes:
         if len(states[name]) < 2:
-            raise ValueError(f"{rows}: expected two states of {name} or more, got {min(states[name])!r} in every row")
+            seen = repr(min(states[name])) + " in every row" if states[name] else "no value in any row"
+            raise ValueError(f"{rows}: expected two states of {name} or more, got {seen}")
+        _warn_of_capitals(str(rows), name, states[name])
     ordered = {name: sorted(own, key=_as_number) for name, own in states.items()}
     return BayesianNetwork.from_edges(edges, {name: len(own) for name, own in ordered.items()}, nodes, ordered)
 
 
-def _edges(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """The edges of a list, and the nodes that stand alone in it."""
+def _warn_of_capitals(rows: str, name: str, states: set[str]) -> None:
+    """Two states of one column that differ in capitals alone are probably one."""
+    seen: dict[str, str] = {}
+    for state in sorted(states):
+        if (other := seen.setdefault(state.lower(), state)) != state:
+            warnings.warn(f"{rows}: {name} has the states {other!r} and {state!r}, read as two", stacklevel=3)
+
+
+def _edges(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The edges of a list, and the nodes that stand alone in it; `columns` tell a header from an edge."""
     if not path.is_file():
         raise ValueError(f"network: expected a file, got {str(path)!r}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, skipinitialspace=True)
+            lines = [(reader.line_num, [field.strip() for field in fields]) for fields in reader if any(fields)]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
-    edges, alone = [], []
-    for i, line in enumerate(lines, start=1):
-        names = [name.strip() for name in line.split(",")]
-        if not any(names):
-            continue
-        if len(names) > 2 or not all(names) or len(set(names)) < len(names):
-            raise ValueError(f"{path}, line {i}: expected parent,child or a node's name, got {line[:80]!r}")
+    edges: dict[tuple[str, str], int] = {}
+    alone: list[str] = []
+    places = _header_of_edges(lines[0][1], columns) if lines else None
+    for i, fields in lines[1:] if places else lines:
+        names = [fields[j] for j in places if j < len(fields)] if places else fields
+        if len(names) > 2 or not all(names) or len(set(names)) < len(names) or not names:
+            raise ValueError(f"{path}, line {i}: expected parent,child or a node's name, got {','.join(fields)[:80]!r}")
         if len(names) == 1:
             alone.append(names[0])
-        elif (names[0], names[1]) in edges:
-            raise ValueError(f"{path}, line {i}: expected each edge once, got {line!r} again")
+        elif (edge := (names[0], names[1])) in edges:
+            raise ValueError(f"{path}, line {i}: expected each edge once, got {','.join(names)!r} again")
         else:
-            edges.append((names[0], names[1]))
+            edges[edge] = i
     if not edges and not alone:
         raise ValueError(f"{path}: expected a line parent,child for each edge, got none")
-    return edges, alone
+    return list(edges), alone
+
+
+def _header_of_edges(fields: Sequence[str], columns: Sequence[str]) -> tuple[int, int] | None:
+    """Where parent and child stand in each line, if the first line is a header and no edge between such nodes."""
+    lower = [field.lower() for field in fields]
+    for pair in _HEADERS:
+        if set(pair) <= set(lower) and not {fields[lower.index(word)] for word in pair} <= set(columns):
+            return lower.index(pair[0]), lower.index(pair[1])
+    return None
 
 
 def _as_number(state: str) -> tuple[float, str]:
@@ -226,56 +346,3 @@ def _as_number(state: str) -> tuple[float, str]:
         return float(state), state
     except ValueError:
         return float("inf"), state
-
-
-# --- counts ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How often every family, a node with its parents, was seen in each joint state, among `n` rows.
-
-    tables: int64 ``[*evidence_card, card]`` for each node. That is all that MLE and posterior mean, and so the
-    constructed transformer, take from the rows.
-
-    >>> net = BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
-    >>> Counts.of([torch.tensor([[0, 1], [0, 1], [1, 0]])], net).tables[1]
-    tensor([[0, 2],
-            [1, 0]])
-    """
-
-    net: BayesianNetwork
-    n: int
-    tables: tuple[Tensor, ...]
-
-    @classmethod
-    def of(cls, blocks: Iterable[Rows], net: BayesianNetwork) -> Counts:
-        """The counts of blocks of rows."""
-        n = 0
-        tables = [
-            torch.zeros(*net.evidence_card(m), card, dtype=torch.int64) for m, card in enumerate(net.cardinalities)
-        ]
-        for block in blocks:
-            n += len(block)
-            for m, table in enumerate(tables):
-                table += count(block[None], m, net.parents[m], net.cardinalities)[0]
-        return cls(net, n, tuple(tables))
-
-    def matching(self, query: Query, target: int) -> Int64[Tensor, " batch"]:
-        """How many rows agree with each query on the target's parents."""
-        check_target(target, self.net.cardinalities)
-        parents = list(self.net.parents[target])
-        check_states("query", query[:, parents], [self.net.cardinalities[p] for p in parents])
-        rows = self.tables[target].sum(-1).flatten()
-        return rows[ravel_states(query, self.net.parents[target], self.net.cardinalities)]
-
-    def family_rows(self, target: int) -> tuple[Rows, Int64[Tensor, " n"]]:
-        """The joint states of the target and its parents that were seen, ABSENT elsewhere, and how often each was."""
-        flat = self.tables[target].flatten()
-        seen = flat.nonzero()[:, 0]
-        rows = torch.full((len(seen), self.net.n_nodes), ABSENT)
-        family = (*self.net.parents[target], target)
-        states = torch.unravel_index(seen, self.tables[target].shape)
-        for node, own in zip(family, states, strict=True):
-            rows[:, node] = own
-        return rows, flat[seen]
