@@ -4,6 +4,9 @@ SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 PROFILE ?= book
 PY := .venv/bin/python
+# Before torch is loaded: threads that wait leave the processor to others. And the kernels of .venv, not those of a user.
+export OMP_WAIT_POLICY := PASSIVE
+export JUPYTER_PREFER_ENV_PATH := 1
 CHAPTERS := $(wildcard book/*.ipynb)
 
 .PHONY: book test web venv html lint unit chapters outputs bench clean
@@ -20,7 +23,7 @@ html:
 	@echo "book: executing $(words $(CHAPTERS)) chapters (profile $(PROFILE)) and building the pages"
 	@$(PY) tools/copy_mathjax.py
 	@$(PY) -m tools.make_curves
-	@mkdir -p _build; made="$(PROFILE) $$(cat bnicl/*.py constraints.txt _config.yml | cksum)"; \
+	@mkdir -p _build; made="$(PROFILE) $$(cat bnicl/*.py bnicl/*.pyi constraints.txt _config.yml | cksum)"; \
 	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
 	@BNICL_PROFILE=$(PROFILE) .venv/bin/jupyter-book build . --all -W -n --keep-going
 	@$(PY) tools/lighten.py
@@ -34,7 +37,7 @@ lint:
 
 unit:
 	@echo "test: the package"
-	@$(PY) -m pytest --ignore tests/test_faults.py --ignore tests/test_site.py
+	@$(PY) -m pytest -n 2 --ignore tests/test_faults.py --ignore tests/test_site.py
 	@$(PY) -m pytest tests/test_faults.py -n 3  # these wait more than they work
 
 # Smoke: every cell runs and the cells whose output no profile changes are compared. Book: all are.
@@ -55,6 +58,7 @@ outputs:
 
 bench:
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.commands
 	@$(PY) -m benchmarks.scale
 	@$(PY) -m benchmarks.batch
 	@$(PY) -m benchmarks.quality

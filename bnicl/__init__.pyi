@@ -3,6 +3,7 @@
 from .averages import GraphAverage as GraphAverage
 from .averages import ModelAverage as ModelAverage
 from .averages import baselines as baselines
+from .bif import write_bif as write_bif
 from .construction import construct_mle_transformer as construct_mle_transformer
 from .construction import error_bound as error_bound
 from .counts import Counts as Counts

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +74,46 @@ def read_bif(text: str, source: str, tables: bool = True) -> BayesianNetwork:
     tensor([0.3000, 0.7000], dtype=torch.float64)
     """
     return _Reader(text, source, tables).network()
+
+
+def write_bif(path: str | os.PathLike[str], net: BayesianNetwork) -> None:
+    """Writes a network as a BIF file; where only the graph is known its tables are uniform.
+
+    Raises ValueError for a name that the format cannot hold: one with a quotation mark or a line end.
+
+    >>> import tempfile
+    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_bif(folder + "/net.bif", net)
+    ...     read_bif(Path(folder, "net.bif").read_text(), "net.bif").states
+    (('no', 'yes'), ('no', 'yes'))
+    """
+    lines = ["network unknown {", "}"]
+    for name, own in zip(net.names, net.states, strict=True):
+        states = ", ".join(map(_quoted, own))
+        lines += [f"variable {_quoted(name)} {{", f"  type discrete [ {len(own)} ] {{ {states} }};", "}"]
+    for m, name in enumerate(net.names):
+        given = ", ".join(_quoted(net.names[p]) for p in net.parents[m])
+        lines.append(f"probability ( {_quoted(name)}" + (f" | {given}" if given else "") + " ) {")
+        if net.cpts is None:
+            lines.append("  default " + ", ".join([repr(1 / net.cardinalities[m])] * net.cardinalities[m]) + ";")
+        else:
+            rows = net.cpts[m].reshape(-1, net.cardinalities[m]).tolist()
+            keys = itertools.product(*(net.states[p] for p in net.parents[m]))
+            for own, row in zip(keys, rows, strict=True):
+                key = f"({', '.join(map(_quoted, own))})" if own else "table"
+                lines.append(f"  {key} {', '.join(map(repr, row))};")
+        lines.append("}")
+    Path(path).write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _quoted(name: object) -> str:
+    text = str(name)
+    if re.fullmatch(r"[\w.+<>=-]+", text):
+        return text
+    if '"' in text or "\n" in text or not text:
+        raise ValueError(f"name: expected one without quotation marks and line ends, got {text!r}")
+    return f'"{text}"'
 
 
 class _Reader:

@@ -60,6 +60,11 @@ MEASURES = {
 _NODE, _QUERY, _MATCH = "#e8eef4", "#fbe3c8", "#1b6ca8"
 
 
+def plain(text: str) -> str:
+    """A reader's own name in a figure: two dollar signs would make a formula of it."""
+    return text.replace("$", r"\$")
+
+
 def use_style() -> None:
     """White background, a light grid, sizes for a page column; crisp at twice the resolution; with the data as CSV."""
     sns.set_theme(
@@ -93,7 +98,7 @@ def network(net: BayesianNetwork, ax: Axes | None = None, title: str = "") -> Ax
     for layer in nx.topological_generations(graph):
         for i, node in enumerate(layer):
             position[node] = position[node] + [0.0, -0.06 * (i % 2)]
-    labels = dict(enumerate(net.names))
+    labels = dict(enumerate(map(plain, net.names)))
     style: dict[str, Any] = {"node_color": _NODE, "edgecolors": "#34495e", "node_size": 400, "ax": ax}
     nx.draw_networkx_nodes(graph, position, **style)
     nx.draw_networkx_labels(graph, position, labels, font_size=7, ax=ax)
@@ -137,7 +142,7 @@ def context(net: BayesianNetwork, rows: Int64[Tensor, "n nodes"], query: Int64[T
     ax.text(-0.2, -0.1, "query", ha="right", va="center")
     ax.set(xlim=(-1.9, m + 0.1), ylim=(-0.8, n + 1.2), xticks=[j + 0.5 for j in range(m)], yticks=[])
     ax.set_xticklabels([f"{name}\nparent" if j in parents else f"{name}\ntarget" if j == target else name
-                        for j, name in enumerate(net.names)])  # fmt: skip
+                        for j, name in enumerate(map(plain, net.names))])  # fmt: skip
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(visible=False)
@@ -358,7 +363,7 @@ def share_curves(table: pd.DataFrame, ends: dict[float, str]) -> Axes:
 
 def marginals(context: Counts, new: Counts) -> Figure:
     """How frequent each state is among new rows, against its frequency in the context; a point for each state."""
-    names = [name.replace("$", r"\$") for name in context.net.names]  # a pair of dollars would be a formula
+    names = [plain(name) for name in context.net.names]
     shares = {
         which: [each.shares(m) for m in range(len(names))] for which, each in (("context", context), ("new", new))
     }
@@ -369,4 +374,18 @@ def marginals(context: Counts, new: Counts) -> Figure:
     sns.scatterplot(table, x="context", y="new", hue="node" if few else None, ax=ax)
     ax.axline((0, 0), slope=1, color="#444", linewidth=1, linestyle=":")
     ax.set(xlabel="share of the context's rows", ylabel="share of the new rows", aspect="equal")
+    return figure
+
+
+def evidence(table: pd.DataFrame, what: str) -> Figure:
+    """A probability as evidence comes in: a line for each `evidence`, `probability` between `low` and `high`."""
+    lines = range(len(table))
+    figure, ax = plt.subplots(figsize=(6.4, 0.42 * len(table) + 1.1), layout="constrained")
+    p = table["probability"]
+    color = PALETTE["posterior mean"]
+    ax.errorbar(p, lines, xerr=[p - table["low"], table["high"] - p], fmt="o", color=color, capsize=3)
+    ax.set_yticks(lines, [plain(text) for text in table["evidence"]])
+    ax.set(xlim=(-0.02, 1.02), xlabel=plain(what))
+    ax.invert_yaxis()
+    ax.grid(axis="x", alpha=0.3)
     return figure

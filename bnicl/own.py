@@ -11,13 +11,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from bnicl.bif import write_bif
 from bnicl.construction import construct_mle_transformer
 from bnicl.counts import Counts, Rows
 from bnicl.encoding import ABSENT, check_states
@@ -26,7 +27,7 @@ from bnicl.incomplete import check_joint_states, counts_by_em
 from bnicl.inference import Estimator, FittedNetwork, ImpossibleEvidence, Posteriors, split
 from bnicl.networks import BayesianNetwork
 from bnicl.rows import StateNames, count_rows, read_edges, read_queries, read_rows, write_rows
-from bnicl.sources import is_network_file, load_network, write_graph
+from bnicl.sources import is_network_file, load_network
 
 Missing = Literal["refuse", "available", "em"]
 Source = BayesianNetwork | str | os.PathLike[str]
@@ -304,7 +305,7 @@ def _trained(arguments: argparse.Namespace, net: BayesianNetwork) -> Callable[[T
 
     with tempfile.TemporaryDirectory(prefix="bnicl-") as folder:
         graph = str(Path(folder) / "graph.bif")
-        write_graph(graph, net)
+        write_bif(graph, replace(net, cpts=None))
         run = train(TrainingConfig(graph=graph, seconds=arguments.train))
     return run.conditioned(read_rows(arguments.context, net))
 

@@ -320,7 +320,8 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
                 papermill.execute_notebook,
                 str(chapter_path(run.chapter)),
                 str(folder / "chapter.ipynb"),
-                parameters=dict(run.given),
+                # with none given papermill would leave what an executed notebook was injected with before
+                parameters=dict(run.given or run.parameters),
                 kernel_name="python3",
                 kernel_manager_class=own_kernel(),
                 language="python",

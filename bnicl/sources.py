@@ -133,23 +133,6 @@ def _read_xml(text: str, source: str) -> BayesianNetwork:
         raise ValueError(f"{source}: {error}") from error
 
 
-def write_graph(path: str | os.PathLike[str], net: BayesianNetwork) -> None:
-    """Writes the graph alone as a BIF file: nodes and states have numbers for names, tables are uniform.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_graph(folder + "/graph.bif", load_network("general5"))
-    ...     load_network(folder + "/graph.bif").parents == load_network("general5").parents
-    True
-    """
-    shapes = [(*net.evidence_card(m), card) for m, card in enumerate(net.cardinalities)]
-    uniform = tuple(torch.full(shape, 1 / shape[-1], dtype=torch.float64) for shape in shapes)
-    names = tuple(f"N{m:05}" for m in range(net.n_nodes))
-    states = tuple(tuple(f"s{k}" for k in range(card)) for card in net.cardinalities)
-    model = BayesianNetwork(names, net.parents, net.cardinalities, uniform, states).to_pgmpy()
-    import_pgmpy().readwrite.BIFWriter(model).write(str(path))
-
-
 def random_dag(
     n_nodes: int,
     edge_prob: float,

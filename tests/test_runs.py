@@ -171,6 +171,14 @@ def test_a_call_that_cannot_be_read_is_one_line_too(call: list[str], capsys: pyt
     assert line.startswith("bnicl: ")
 
 
+def test_an_executed_notebook_forgets_what_it_was_executed_with(book: Path, tmp_path: Path) -> None:
+    """Its manifest says the defaults, and so must its table."""
+    first = runs.run_chapter("sums", {"n": 7}, tmp_path / "first")
+    again = runs.run_chapter(str(first / "chapter.ipynb"), {}, tmp_path / "again")
+    assert json.loads((again / "manifest.json").read_text())["parameters"]["n"] == 10
+    assert (again / "sum.csv").read_text() == "n,alpha,network\n10,0.5,chain5\n"
+
+
 def test_an_unknown_profile_is_refused(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "sums", "--profile", "huge"]) == 2
     assert "profile: expected one of smoke, book, paper, got 'huge'" in capsys.readouterr().err
