@@ -21,6 +21,7 @@ from bnicl.sampling import ravel_states
 
 Rows = Int64[Tensor, "n nodes"]
 _WIDE = 2**62  # joint states from here on have no int64 of their own
+_LARGEST = 2**27  # cells of a whole table: 1 GiB
 _CHUNK = 2**24  # comparisons at once, in the search for the nearest rows
 
 
@@ -65,6 +66,19 @@ class Counts:
                 if len(seen) > 1:
                     seen[:] = [_joined(seen)]
         return cls(net, n, tuple(family for (family,) in parts))
+
+    @property
+    def tables(self) -> tuple[Float[Tensor, "*family"], ...]:
+        """The counts as whole tables, float64 ``[*evidence_card, card]`` for each node; ValueError where one is huge."""
+        found = []
+        for m, (evidence, counts) in enumerate(self.families):
+            shape = (*self.net.evidence_card(m), self.net.cardinalities[m])
+            if (cells := math.prod(shape)) > _LARGEST:
+                raise ValueError(f"tables: expected at most {_LARGEST:,} cells for {self.net.names[m]}, got {cells:,}")
+            table = counts.new_zeros(math.prod(shape[:-1]), shape[-1])
+            (codes,) = row_codes([evidence], shape[:-1])
+            found.append(table.index_copy_(0, codes, counts).reshape(shape))
+        return tuple(found)
 
     def look_up(self, table: Float[Tensor, "seen card"], query: Query, target: int) -> Float[Tensor, "batch card"]:
         """The row of `table`, which has one for each of ``families[target].evidence``, for each query; else zeros.

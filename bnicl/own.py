@@ -167,7 +167,7 @@ def _source(fitted: FittedNetwork, found: Posteriors) -> str:
         by = "constructed transformer" if fitted.estimator == "mle" else f"posterior mean, alpha = {fitted.alpha:g}"
         return f"{by}: {_number(found.rows.item())} of {n} have these parents"
     if not bool(found.error.isnan().any()):
-        return f"weighted samples of the network fitted to {n}, each probability with its standard error"
+        return f"weighted samples of the network fitted to {n}"
     unseen = found.unseen.item()
     note = "" if not unseen > 1e-9 else (
         f"; {100 * unseen:.2g} % of the evidence's probability runs through states of parents that no row has, where "

@@ -27,6 +27,8 @@ def test_counts_are_those_of_a_loop_over_the_rows(seed: int) -> None:
         for q, given in zip(query, counts.given(query, m).tolist(), strict=True):
             assert given == by_hand(whole, q, list(net.parents[m]), m, cards[m])
         assert counts.families[m].counts.sum() == len(whole)
+        dense = bnicl.count(whole.clamp(min=0)[None], m, net.parents[m], cards)[0] if len(whole) else torch.zeros(1)
+        assert counts.tables[m].tolist() == dense.tolist()
 
 
 def test_estimates_are_those_of_the_estimators() -> None:
@@ -44,6 +46,8 @@ def test_seventy_parents_cost_what_was_seen() -> None:
     net = bnicl.BayesianNetwork(tuple(f"n{i}" for i in range(71)), (*((),) * 70, tuple(range(70))), (2,) * 71)
     rows = torch.randint(2, (50, 71), generator=bnicl.make_generator(0))
     counts = Counts.of([rows, rows[:20]], net)
+    with pytest.raises(ValueError, match="tables: expected at most 134,217,728 cells for n70, got 2,361,183,241,434,822"):
+        _ = counts.tables
     assert counts.families[70].counts.sum(1).tolist() == [2.0 if i in seen else 1.0 for i, seen in enumerate_seen(rows)]
     assert counts.matching(rows[:1], 70).tolist() == [2.0]
     assert counts.matching(1 - rows[:1], 70).tolist() == [0.0]
