@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 import bnicl
 from benchmarks.__main__ import RESULTS, ROOT, seconds
-from bnicl.rows import write_rows
 from bnicl.runs import environment
 from bnicl.sources import example_models
+from bnicl.writing import write_rows
 
 REPETITIONS = 5
 Row = tuple[str, str, float, str, float, str, bool | str]

@@ -1,8 +1,8 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: priors, networks, bif, sources, encoding, sampling, estimators, counts, rows, averages,
-orders, structures, searches, transformer, incontext, construction, generation, incomplete, inference, own, evaluation,
-heldout, recipes, soap, trained, training, interventions.
+Read the modules in this order: priors, networks, bif, writing, sources, encoding, sampling, estimators, counts, rows,
+averages, orders, structures, searches, transformer, incontext, mle_transformer, construction, generation, incomplete,
+elimination, inference, queries, own, evaluation, heldout, recipes, soap, trained, training, interventions.
 
 The public names are those of `__init__.pyi`; each is imported when it is first used.
 """

@@ -3,9 +3,7 @@
 from .averages import GraphAverage as GraphAverage
 from .averages import ModelAverage as ModelAverage
 from .averages import baselines as baselines
-from .bif import write_bif as write_bif
 from .construction import construct_mle_transformer as construct_mle_transformer
-from .construction import error_bound as error_bound
 from .counts import Counts as Counts
 from .encoding import ABSENT as ABSENT
 from .encoding import encode as encode
@@ -56,6 +54,7 @@ from .heldout import held_out as held_out
 from .incomplete import expected_counts as expected_counts
 from .incontext import InContextTransformer as InContextTransformer
 from .inference import FittedNetwork as FittedNetwork
+from .mle_transformer import error_bound as error_bound
 from .networks import BayesianNetwork as BayesianNetwork
 from .orders import OrderAverage as OrderAverage
 from .own import Posterior as Posterior
@@ -103,5 +102,6 @@ from .trained import load_trained as load_trained
 from .training import train as train
 from .transformer import Transformer as Transformer
 from .transformer import TransformerConfig as TransformerConfig
+from .writing import write_bif as write_bif
 
 __version__: str

@@ -28,13 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _call(arguments)
         for warning in seen:  # ours in one line; what libraries say of themselves is not the reader's concern
             if warning.category is UserWarning:
-                print(f"bnicl: warning: {warning.message}", file=sys.stderr)
+                print(f"bnicl: warning: {_one_line(warning.message)}", file=sys.stderr)
         return code
     except BrokenPipeError:  # whoever reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, MemoryError) as error:
         print(f"bnicl: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # torch says so of memory that it does not get
+        if "allocate memory" not in str(error):
+            raise
+        print("bnicl: memory: expected enough for this call, got less", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         kept = "what has finished is kept" if arguments.command == "sweep" else "nothing of this run is kept"
@@ -60,7 +65,7 @@ def _call(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | str) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -72,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"bnicl: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"bnicl: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,7 +126,7 @@ def _add_own(commands: argparse._SubParsersAction[_Parser]) -> None:
         own.add_argument("--network", required=True, help="a .bif file, an edge list (parent,child) or a known name")
         own.add_argument("--context", required=True, metavar="FILE.csv", help="rows, a column for each node")
         own.add_argument("--estimator", choices=("mle", "posterior-mean"), default="mle", help="of the tables")
-        own.add_argument("--alpha", type=_number, default=0.5, help="of the posterior mean (default: 0.5)")
+        own.add_argument("--alpha", type=_number, help="of the posterior mean (default: 0.5)")
         own.add_argument(
             "--missing", choices=("refuse", "available", "em"), default="refuse", help="cells without a value"
         )
@@ -136,8 +141,8 @@ def _add_own(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= 10**8:
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 100,000,000, got {text!r}")
     return int(text)
 
 

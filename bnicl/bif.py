@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +34,7 @@ _TOKEN = re.compile(
       | "(?P<quoted> [^"\n]* )"
       | (?P<mark> [{}()\[\]|;,] )
       | (?P<word> (?: (?!(?<!:)//|/\*) [^\s{}()\[\]|;,"] )+ )
-      | (?P<odd> . )""",
+      | (?P<odd> /\* | . )""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -76,52 +74,12 @@ def read_bif(text: str, source: str, tables: bool = True) -> BayesianNetwork:
     return _Reader(text, source, tables).network()
 
 
-def write_bif(path: str | os.PathLike[str], net: BayesianNetwork) -> None:
-    """Writes a network as a BIF file; where only the graph is known its tables are uniform.
-
-    Raises ValueError for a name that the format cannot hold: one with a quotation mark or a line end.
-
-    >>> import tempfile
-    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_bif(folder + "/net.bif", net)
-    ...     read_bif(Path(folder, "net.bif").read_text(), "net.bif").states
-    (('no', 'yes'), ('no', 'yes'))
-    """
-    lines = ["network unknown {", "}"]
-    for name, own in zip(net.names, net.states, strict=True):
-        states = ", ".join(map(_quoted, own))
-        lines += [f"variable {_quoted(name)} {{", f"  type discrete [ {len(own)} ] {{ {states} }};", "}"]
-    for m, name in enumerate(net.names):
-        given = ", ".join(_quoted(net.names[p]) for p in net.parents[m])
-        lines.append(f"probability ( {_quoted(name)}" + (f" | {given}" if given else "") + " ) {")
-        if net.cpts is None:
-            lines.append("  default " + ", ".join([repr(1 / net.cardinalities[m])] * net.cardinalities[m]) + ";")
-        else:
-            rows = net.cpts[m].reshape(-1, net.cardinalities[m]).tolist()
-            keys = itertools.product(*(net.states[p] for p in net.parents[m]))
-            for own, row in zip(keys, rows, strict=True):
-                key = f"({', '.join(map(_quoted, own))})" if own else "table"
-                lines.append(f"  {key} {', '.join(map(repr, row))};")
-        lines.append("}")
-    Path(path).write_text("\n".join([*lines, ""]), encoding="utf-8")
-
-
-def _quoted(name: object) -> str:
-    text = str(name)
-    if re.fullmatch(r"[\w.+<>=-]+", text):
-        return text
-    if '"' in text or "\n" in text or not text:
-        raise ValueError(f"name: expected one without quotation marks and line ends, got {text!r}")
-    return f'"{text}"'
-
-
 class _Reader:
     """One pass over the tokens of a file."""
 
     def __init__(self, text: str, source: str, tables: bool) -> None:
-        self.text, self.source, self.tables = text, source, tables
-        self.tokens = _tokens(text)
+        self.text, self.source, self.tables = text.replace("\r\n", "\n").replace("\r", "\n"), source, tables
+        self.tokens = _tokens(self.text)
         self.ahead = next(self.tokens)
         self.states: dict[str, list[str]] = {}
         self.blocks: dict[str, Block] = {}
@@ -130,7 +88,8 @@ class _Reader:
 
     def wrong(self, expected: str, token: Token, got: str = "") -> ValueError:
         line = self.text.count("\n", 0, token.offset) + 1
-        got = got or (repr(token.text) if token.kind != "end" else "the end of the file")
+        ends = {"end": "the end of the file", "odd": f"{token.text!r}" + " without an end" * (token.text == "/*")}
+        got = got or ends.get(token.kind, repr(token.text))
         return ValueError(f"{self.source}, line {line}: expected {expected}, got {got}")
 
     def take(self) -> Token:
@@ -262,22 +221,24 @@ class _Reader:
             while not self.sees("}"):
                 if self.ahead.kind == "end":
                     raise self.wrong("'}'", self.ahead)
-                self.take()
+                if self.take().text == "property":
+                    self.skip_property()
         self.mark("}")
 
     def known(self, tokens: list[Token], options: Sequence[dict[str, list[str]] | list[str]], what: str) -> list[str]:
-        """Names out of tokens, with or without commas: each the longest run of words that is an option in its turn."""
+        """Names out of tokens, each an option in its turn; what stands between commas may be several of them."""
         names: list[str] = []
-        words = [token for token in tokens if token.text != "," or token.kind == "quoted"]
-        while words:
-            allowed = options[len(names)] if len(names) < len(options) else []
-            runs = range(len(words), 0, -1)
-            length = next((n for n in runs if " ".join(t.text for t in words[:n]) in allowed), 0)
-            if not length:
-                shown = ", ".join(itertools.islice(allowed, 5)) or f"no more {what}s"
-                raise self.wrong(f"a {what} ({shown})", words[0])
-            names.append(" ".join(token.text for token in words[:length]))
-            words = words[length:]
+        for piece in _pieces(tokens):
+            while piece:
+                allowed = options[len(names)] if len(names) < len(options) else []
+                words = 1 if piece[0].kind == "quoted" else _words(piece)
+                runs = range(words, 0, -1)  # a name is a quoted text, or the longest run of words that is one
+                length = next((n for n in runs if " ".join(t.text for t in piece[:n]) in allowed), 0)
+                if not length:
+                    shown = ", ".join(itertools.islice(allowed, 5)) or f"no more {what}s"
+                    raise self.wrong(f"a {what} ({shown})", piece[0])
+                names.append(" ".join(token.text for token in piece[:length]))
+                piece = piece[length:]
         return names
 
     def rows(self, name: str, block: Block) -> None:
@@ -379,16 +340,26 @@ def _tokens(text: str) -> Iterator[Token]:
     yield Token("end", "", len(text))
 
 
-def _listed(tokens: list[Token]) -> list[str]:
-    """Names that commas separate; without any, quoted texts are one each, and words one name."""
+def _pieces(tokens: list[Token]) -> list[list[Token]]:
+    """The tokens between the commas."""
     pieces: list[list[Token]] = [[]]
     for token in tokens:
-        if token.kind == "mark":
+        if token.kind == "mark" and token.text == ",":
             pieces.append([])
         else:
             pieces[-1].append(token)
+    return [piece for piece in pieces if piece]
+
+
+def _words(piece: list[Token]) -> int:
+    """How many words stand before the first quoted text."""
+    return next((i for i, token in enumerate(piece) if token.kind == "quoted"), len(piece))
+
+
+def _listed(tokens: list[Token]) -> list[str]:
+    """Names that commas separate; without any, quoted texts are one each, and words one name."""
     listed = []
-    for piece in pieces:
-        quoted = len(piece) > 1 and all(token.kind == "quoted" for token in piece)
+    for piece in _pieces(tokens):
+        quoted = all(token.kind == "quoted" for token in piece)
         listed += [token.text for token in piece] if quoted else [" ".join(t.text for t in piece)]
-    return [name for name in listed if name]
+    return listed

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from bnicl.encoding import ABSENT, Query, check_states, check_target
+from bnicl.encoding import ABSENT, Query, check_states, check_target, one_hot
 from bnicl.networks import BayesianNetwork, check_network
 from bnicl.sampling import ravel_states
 
@@ -69,7 +69,7 @@ class Counts:
 
     @property
     def tables(self) -> tuple[Float[Tensor, "*family"], ...]:
-        """The counts as whole tables, float64 ``[*evidence_card, card]`` for each node; ValueError where one is huge."""
+        """The counts as whole tables, float64 ``[*evidence_card, card]`` each; ValueError where one is huge."""
         found = []
         for m, (evidence, counts) in enumerate(self.families):
             shape = (*self.net.evidence_card(m), self.net.cardinalities[m])
@@ -80,25 +80,34 @@ class Counts:
             found.append(table.index_copy_(0, codes, counts).reshape(shape))
         return tuple(found)
 
-    def look_up(self, table: Float[Tensor, "seen card"], query: Query, target: int) -> Float[Tensor, "batch card"]:
-        """The row of `table`, which has one for each of ``families[target].evidence``, for each query; else zeros.
-
-        query: int64 [batch, M], of which the parents' values are read.
-        """
+    def asked(self, query: Query, target: int) -> Int64[Tensor, "batch parents"]:
+        """The states of the target's parents in each query, int64 [batch, M]; raises ValueError where one is none."""
         check_target(target, self.net.cardinalities)
-        parents, cards = list(self.net.parents[target]), self.net.evidence_card(target)
-        asked, evidence = query[:, parents], self.families[target].evidence
-        check_states("query", asked, cards)
+        asked = query[:, list(self.net.parents[target])]
+        check_states("query", asked, self.net.evidence_card(target))
+        return asked
+
+    def look_up(
+        self, table: Float[Tensor, "seen card"], asked: Int64[Tensor, "batch parents"], target: int
+    ) -> Float[Tensor, "batch card"]:
+        """The row of `table` for each state of the parents; it has one for each of ``families[target].evidence``.
+
+        Zeros where the parents' state was not seen.
+        """
+        evidence = self.families[target].evidence
         if not len(evidence):
-            return table.new_zeros(len(query), table.shape[1])
-        known, codes = row_codes([evidence, asked], cards)
+            return table.new_zeros(len(asked), table.shape[1])
+        known, codes = row_codes([evidence, asked], self.net.evidence_card(target))
         at = torch.searchsorted(known, codes).clamp(max=len(known) - 1)
         return table[at] * (known[at] == codes)[:, None]
 
     def given(self, query: Query, target: int) -> Float[Tensor, "batch card"]:
         """n_k: how many rows agree with each query on the target's parents and have state k of the target."""
-        check_target(target, self.net.cardinalities)
-        return self.look_up(self.families[target].counts, query, target)
+        return self.of_parents(self.asked(query, target), target)
+
+    def of_parents(self, asked: Int64[Tensor, "batch parents"], target: int) -> Float[Tensor, "batch card"]:
+        """`given`, of the states of the parents."""
+        return self.look_up(self.families[target].counts, asked, target)
 
     def evidence_rows(self, target: int) -> Rows:
         """The joint states of the target's parents that were seen as rows [seen, M], ABSENT elsewhere."""
@@ -106,14 +115,6 @@ class Counts:
         rows = torch.full((len(evidence), self.net.n_nodes), ABSENT)
         rows[:, list(self.net.parents[target])] = evidence
         return rows
-
-    def by_parents(self, query: Query, target: int) -> tuple[Int64[Tensor, "different nodes"], Int64[Tensor, " batch"]]:
-        """One query for each joint state of the target's parents among the queries, and which of them each is."""
-        parents = list(self.net.parents[target])
-        (code,) = row_codes([query[:, parents]], self.net.evidence_card(target))
-        different, which = code.unique(return_inverse=True)
-        first = torch.zeros_like(different).scatter_(0, which, torch.arange(len(query)))
-        return query[first], which
 
     def matching(self, query: Query, target: int) -> Float[Tensor, " batch"]:
         """How many rows agree with each query on the target's parents."""
@@ -124,16 +125,15 @@ class Counts:
 
         This is what the constructed transformer computes. Raises ValueError where no row has a value for the family.
         """
-        counts = self.given(query, target)
+        return self.mle_of_parents(self.asked(query, target), target)
+
+    def mle_of_parents(self, asked: Int64[Tensor, "batch parents"], target: int) -> Float[Tensor, "batch card"]:
+        """`mle`, of the states of the parents."""
+        counts = self.of_parents(asked, target)
         alone = (counts.sum(-1) == 0).nonzero()[:, 0]
         if len(alone):
-            counts[alone] = self._nearest(query[alone][:, list(self.net.parents[target])], target)
+            counts[alone] = self._nearest(asked[alone], target)
         return counts / counts.sum(-1, keepdim=True)
-
-    def posterior_mean(self, query: Query, target: int, alpha: float) -> Float[Tensor, "batch card"]:
-        """(n_k + alpha) / (n + d alpha) for each query: the posterior mean under Dirichlet(alpha) rows."""
-        smoothed = self.given(query, target) + alpha
-        return smoothed / smoothed.sum(-1, keepdim=True)
 
     def shares(self, node: int) -> Float[Tensor, " card"]:
         """How frequent each state of the node is among the rows that count for its family."""
@@ -154,9 +154,12 @@ class Counts:
         evidence, counts = self.families[target]
         if not len(evidence):
             raise ValueError(f"rows: expected one with a value for {self.net.names[target]} and its parents, got none")
-        found = []
-        for part in asked.split(max(1, _CHUNK // max(1, evidence.numel()))):
-            agreeing = (part[:, None] == evidence).sum(-1)
+        cards = self.net.evidence_card(target)
+        if not cards:
+            return counts.sum(0).expand(len(asked), -1)
+        seen, found = one_hot(evidence, cards).t(), []
+        for part in asked.split(max(1, _CHUNK // len(evidence))):
+            agreeing = one_hot(part, cards) @ seen  # small integers: exact in float32
             found.append((agreeing == agreeing.amax(1, keepdim=True)).double() @ counts)
         return torch.cat(found)
 
@@ -175,9 +178,9 @@ def _family(block: Rows, net: BayesianNetwork, node: int, gaps: bool) -> Family:
         if cells <= 4 * len(block):  # few: counted in place; many: sorted
             counts = torch.bincount(card * code + block[:, node], minlength=card * cells).reshape(-1, card).double()
             seen = counts.sum(1).nonzero()[:, 0]
-            return Family(_states(seen, cards), counts[seen])
+            return Family(states_of(seen, cards), counts[seen])
         seen, which = code.unique(return_inverse=True)
-        evidence = _states(seen, cards)
+        evidence = states_of(seen, cards)
     counts = torch.zeros(len(evidence), card, dtype=torch.float64)
     ones = counts.new_ones(len(block))
     return Family(evidence, counts.index_put_((which, block[:, node]), ones, accumulate=True))
@@ -198,7 +201,7 @@ def unique_rows(rows: Int64[Tensor, "n nodes"]) -> tuple[Int64[Tensor, "seen nod
     return rows[:1], torch.zeros(len(rows), dtype=torch.int64)
 
 
-def _states(codes: Int64[Tensor, " n"], cardinalities: Sequence[int]) -> Int64[Tensor, "n nodes"]:
+def states_of(codes: Int64[Tensor, " n"], cardinalities: Sequence[int]) -> Int64[Tensor, "n nodes"]:
     """The inverse of `ravel_states`."""
     states = codes.new_empty(len(codes), len(cardinalities))
     for i in range(len(cardinalities) - 1, -1, -1):

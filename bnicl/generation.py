@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from bnicl.construction import MLETransformer
 from bnicl.encoding import ABSENT, check_tensor
 from bnicl.estimators import Predictor
 from bnicl.incontext import InContextTransformer
+from bnicl.mle_transformer import MLETransformer
 from bnicl.priors import Seed, check_count, make_generator
 
 

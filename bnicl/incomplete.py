@@ -28,6 +28,7 @@ from bnicl.sampling import ravel_states
 MAX_STATES = 4096  # joint states of a network
 _LARGEST = 2**27  # rows times joint states: 1 GiB
 _WAY_OUT = "missing available counts each family over the rows that have all of it"
+_NOTHING = 1e-6  # rows: an expected count below this is one of zero that the iteration has not reached
 _START = 0.5  # of each count in the first M step: no state begins with probability 0
 
 
@@ -107,6 +108,7 @@ def counts_by_em(rows: Int64[Tensor, "n nodes"], net: BayesianNetwork, alpha: fl
     families = []
     for m, table in enumerate(expected_counts(rows[None], net, alpha)):
         flat = table[0].reshape(-1, net.cardinalities[m])
+        flat = torch.where(flat < _NOTHING, 0.0, flat)  # on the way to zero
         seen = (flat.sum(-1) > 0).nonzero()[:, 0]
         grid = torch.cartesian_prod(*(torch.arange(card) for card in (*net.evidence_card(m), 1)))
         families.append(Family(grid.reshape(len(flat), -1)[seen, :-1], flat[seen]))

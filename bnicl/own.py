@@ -9,8 +9,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,20 +17,21 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from bnicl.bif import write_bif
 from bnicl.construction import construct_mle_transformer
 from bnicl.counts import Counts, Rows
+from bnicl.elimination import split
 from bnicl.encoding import ABSENT, check_states
 from bnicl.generation import generate_from, one_thread
 from bnicl.incomplete import check_joint_states, counts_by_em
-from bnicl.inference import Estimator, FittedNetwork, ImpossibleEvidence, Posteriors, split
+from bnicl.inference import Estimator, FittedNetwork, Posteriors
 from bnicl.networks import BayesianNetwork
-from bnicl.rows import StateNames, count_rows, read_edges, read_queries, read_rows, write_rows
+from bnicl.queries import answer_file
+from bnicl.rows import StateNames, count_rows, read_edges, read_rows
 from bnicl.sources import is_network_file, load_network
+from bnicl.writing import write_bif, write_rows
 
 Missing = Literal["refuse", "available", "em"]
 Source = BayesianNetwork | str | os.PathLike[str]
-_AT_ONCE = 4096  # queries
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,19 @@ class Posterior:
         return "\n".join([*lines, self.source])
 
 
-def read_network(network: Source, rows: Rows | str | os.PathLike[str]) -> BayesianNetwork:
+def read_network(network: Source, rows: Rows | str | os.PathLike[str], gaps: bool = False) -> BayesianNetwork:
     """The graph of a network: as given, by its name, or of a file (BIF, XMLBIF, or a list of edges, whose states are
     those of the file of rows). Tables are not read."""
     if isinstance(network, BayesianNetwork):
         return network
+    if not isinstance(network, str | os.PathLike):
+        raise ValueError(f"network: expected a BayesianNetwork, a name or a path, got {type(network).__name__}")
     source = os.fspath(network)
     if is_network_file(source) or not Path(source).is_file():
         return load_network(source, tables=False)
     if isinstance(rows, Tensor):
         raise ValueError("rows: expected a file beside a list of edges, which takes its states from it, got a tensor")
-    return read_edges(source, rows)
+    return read_edges(source, rows, gaps)
 
 
 def fit(
@@ -96,9 +98,10 @@ def fit(
     >>> fitted.posterior(0, torch.tensor([[ABSENT, ABSENT, 1]])).probabilities
     tensor([[0., 1.]], dtype=torch.float64)
     """
-    if missing not in get_args(Missing):
+    if not isinstance(missing, str) or missing not in get_args(Missing):
         raise ValueError(f"missing: expected one of {', '.join(get_args(Missing))}, got {missing!r}")
-    net = read_network(network, rows)
+    _check_rows(rows)
+    net = read_network(network, rows, gaps=missing != "refuse")
     if missing == "em":
         check_joint_states(net)
         own = rows if isinstance(rows, Tensor) else read_rows(rows, net, gaps=True)
@@ -109,6 +112,15 @@ def fit(
     else:
         counts = count_rows(rows, net, gaps=missing == "available")
     return FittedNetwork(counts, estimator, alpha)
+
+
+def _check_rows(rows: Rows | str | os.PathLike[str]) -> None:
+    """Raises ValueError unless `rows` is the tensor of one context or a path."""
+    if isinstance(rows, Tensor):
+        if rows.ndim != 2 or rows.layout != torch.strided or rows.is_meta:
+            raise ValueError(f"rows: expected the rows [n, nodes] of one context, got shape {tuple(rows.shape)}")
+    elif not isinstance(rows, str | os.PathLike):
+        raise ValueError(f"rows: expected a tensor or the path of a CSV file, got {type(rows).__name__}")
 
 
 def posterior(
@@ -170,7 +182,7 @@ def _source(fitted: FittedNetwork, found: Posteriors) -> str:
         return f"weighted samples of the network fitted to {n}"
     unseen = found.unseen.item()
     note = "" if not unseen > 1e-9 else (
-        f"; {100 * unseen:.2g} % of the evidence's probability runs through states of parents that no row has, where "
+        f"; {100 * unseen:.3g} % of the evidence's probability runs through states of parents that no row has, where "
         f"the nearest rows stand in"
     )  # fmt: skip
     return f"exact inference in the network fitted to {n}{note}"
@@ -182,7 +194,7 @@ def _number(value: float) -> str:
 
 def node_of(net: BayesianNetwork, name: str, what: str = "target") -> int:
     """The index of a node; a ValueError with the names if there is none of this name."""
-    if name not in net.names:
+    if not isinstance(name, str) or name not in net.names:
         known = ", ".join(net.names[:20]) + (", ..." if net.n_nodes > 20 else "")
         raise ValueError(f"{what}: expected one of {known}, got {name!r}")
     return net.names.index(name)
@@ -190,6 +202,8 @@ def node_of(net: BayesianNetwork, name: str, what: str = "target") -> int:
 
 def evidence_of(net: BayesianNetwork, given: Mapping[str, object], what: str = "given") -> Tensor:
     """States by the names of nodes as evidence [1, M]; `what` is the name of the argument in messages."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{what}: expected states by the names of nodes, got {type(given).__name__}")
     evidence = torch.full((1, net.n_nodes), ABSENT)
     for name, state in given.items():
         m = node_of(net, name, what)
@@ -217,7 +231,14 @@ def predict(arguments: argparse.Namespace) -> None:
     with one_thread():
         fitted = _fit(arguments)
         if arguments.queries is not None:
-            print(_answer_file(fitted, arguments))
+            target = node_of(fitted.net, arguments.target, "--target")
+            n, direct = answer_file(fitted, target, arguments.queries, arguments.out, arguments.samples, arguments.seed)
+            other = "exact inference" if arguments.samples is None else "weighted samples"
+            by = "the constructed transformer" if fitted.estimator == "mle" else "the posterior mean of one table"
+            print(
+                f"finished: {n:,} queries in {arguments.out}, {direct:,} by {by}, {n - direct:,} by {other}, from "
+                f"{fitted.counts.n:,} rows"
+            )
             return
     target = node_of(fitted.net, arguments.target, "--target")
     evidence = evidence_of(fitted.net, _parsed(arguments.given, fitted.net), "--given")
@@ -282,20 +303,22 @@ def generate(arguments: argparse.Namespace) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> FittedNetwork:
+    if arguments.alpha is not None and arguments.estimator != "posterior-mean":
+        raise ValueError(f"--alpha: expected --estimator posterior-mean beside it, got {arguments.estimator}")
     return fit(
         arguments.network,
         arguments.context,
         estimator=arguments.estimator,
-        alpha=arguments.alpha,
+        alpha=0.5 if arguments.alpha is None else arguments.alpha,
         missing=arguments.missing,
     )
 
 
 def _check_plain(arguments: argparse.Namespace) -> None:
     """A transformer that is trained has an estimator of its own, and reads whole rows."""
-    for name, default in (("estimator", "mle"), ("missing", "refuse")):
-        if getattr(arguments, name) != default:
-            raise ValueError(f"--train: expected --{name} {default} beside it, got {getattr(arguments, name)!r}")
+    for name, default in (("estimator", "mle"), ("missing", "refuse"), ("alpha", None), ("samples", None)):
+        if (given := getattr(arguments, name, default)) != default:
+            raise ValueError(f"--train: expected no --{name} beside it, got {given}")
 
 
 def _trained(arguments: argparse.Namespace, net: BayesianNetwork) -> Callable[[Tensor, int], Tensor]:
@@ -317,6 +340,8 @@ def check_new(files: list[Path], arguments: argparse.Namespace, force: bool) -> 
     for path in files:
         if not path.parent.is_dir():
             raise ValueError(f"out: expected a folder that is there, got {str(path.parent)!r}")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"out: expected a file, got {path}, which is something else")
         if path.resolve() in taken:
             raise ValueError(f"out: expected another file than what is read, got {path}")
         if path.exists() and not force:
@@ -335,62 +360,3 @@ def _parsed(texts: list[str], net: BayesianNetwork) -> dict[str, str]:
             raise ValueError(f"--given: expected each node once, got {name} twice")
         given[name] = text[len(name) + 1 :]
     return given
-
-
-# --- many queries ---------------------------------------------------------------------------------
-
-
-def _answer_file(fitted: FittedNetwork, arguments: argparse.Namespace) -> str:
-    """Answers a file of queries, a block at a time, and says how; the file of answers appears when it is whole."""
-    import pandas as pd
-    from tqdm import tqdm
-
-    net, target = fitted.net, node_of(fitted.net, arguments.target, "--target")
-    states = [f"{arguments.target}={state}" for state in net.states[target]]
-    with Path(arguments.queries).open("rb") as file:
-        total = sum(1 for _ in file) - 1
-    direct = n = 0
-    with _whole(arguments.out) as part, tqdm(total=total, unit=" queries", disable=None) as progress:
-        for line, evidence in read_queries(arguments.queries, net):
-            if bool((evidence[:, target] != ABSENT).any()):
-                raise ValueError(f"{arguments.queries}: expected no values of the target {arguments.target}, got some")
-            for first in range(0, len(evidence), _AT_ONCE):
-                asked = evidence[first : first + _AT_ONCE]
-                try:
-                    found = fitted.posterior(target, asked, arguments.samples, arguments.seed)
-                except ImpossibleEvidence as error:
-                    raise ValueError(f"{arguments.queries}, line {line + first + error.query}: {error}") from None
-                columns = _columns(asked, found, net, states)
-                pd.DataFrame(columns).to_csv(part, mode="a", header=n == 0, index=False, float_format="%.6g")
-                direct, n = direct + int(found.direct.sum()), n + len(asked)
-                progress.update(len(asked))
-    other = "exact inference" if arguments.samples is None else "weighted samples"
-    by = "the constructed transformer" if fitted.estimator == "mle" else "the posterior mean of one table"
-    return (f"finished: {n:,} queries in {arguments.out}, {direct:,} by {by}, {n - direct:,} by {other}, from "
-            f"{fitted.counts.n:,} rows")  # fmt: skip
-
-
-def _columns(asked: Tensor, found: Posteriors, net: BayesianNetwork, states: list[str]) -> dict[str, Any]:
-    """What was asked, the answers, and the rows that they rest on, by the name of the column."""
-    columns: dict[str, Any] = {}
-    for m, name in enumerate(net.names):
-        if bool((asked[:, m] != ABSENT).any()):
-            names = [*(str(state) for state in net.states[m]), ""]
-            columns[name] = [names[code] for code in asked[:, m].tolist()]
-    for k, state in enumerate(states):
-        columns[f"P({state})"] = found.probabilities[:, k].numpy()
-    for what, values in (("low", found.low), ("high", found.high), ("standard error", found.error)):
-        if not bool(values.isnan().all()):
-            columns |= {f"P({state}) {what}": values[:, k].numpy() for k, state in enumerate(states)}
-    return {**columns, "rows": found.rows.numpy(), "direct": found.direct.numpy()}
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place if all goes well, and is gone if not."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

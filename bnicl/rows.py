@@ -27,8 +27,8 @@ from bnicl.networks import BayesianNetwork, check_network
 if TYPE_CHECKING:
     import pandas as pd
 
-_BLOCK = 50_000  # lines read at once
-MISSING = frozenset({"", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "?"})
+_BLOCK, _CELLS = 50_000, 4_000_000  # lines and cells read at once
+MISSING = frozenset({"", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "?"})
 _HEADERS = (("from", "to"), ("parent", "child"), ("source", "target"))
 _FEW = 5  # names or lines in a message
 MAX_STATES = 1000  # of a column whose states are found in the file: more look like a measurement
@@ -59,47 +59,23 @@ def count_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = 
     return Counts.of(_blocks(Path(path), net, gaps), net)
 
 
-def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> Iterator[tuple[int, Rows]]:
-    """Blocks of incomplete rows, ABSENT where a cell is empty, each with the number of its first line.
+def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[list[int], Iterator[tuple[int, Rows]]]:
+    """The nodes that a file of queries has columns for, and blocks of incomplete rows with the number of their first.
 
-    The file may lack columns: what no query knows. Raises as `read_rows` does otherwise.
+    ABSENT is an empty cell, or a column that the file lacks. Rows have the numbers 0, 1, ...; `line_of` says where one
+    stands. Raises as `read_rows` does otherwise.
     """
     header = _header(Path(path))
     _check_header(Path(path), header, net, whole=False)
     known = [net.names.index(name) for name in header]
-    for first, states in _coded(Path(path), header, [net.states[m] for m in known], gaps=True):
-        rows = torch.full((len(states), net.n_nodes), ABSENT)
-        rows[:, known] = states
-        yield first, rows
 
+    def blocks() -> Iterator[tuple[int, Rows]]:
+        for first, states in _coded(Path(path), header, [net.states[m] for m in known], gaps=True):
+            rows = torch.full((len(states), net.n_nodes), ABSENT)
+            rows[:, known] = states
+            yield first, rows
 
-def write_rows(path: str | os.PathLike[str], net: BayesianNetwork, rows: Rows, force: bool = False) -> None:
-    """Writes rows as CSV, with the names of nodes and states; raises FileExistsError unless `force`.
-
-    The file appears when it is whole.
-
-    >>> import tempfile
-    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_rows(folder + "/new.csv", net, torch.tensor([[0, 1], [1, 1]]))
-    ...     read_rows(folder + "/new.csv", net).tolist()
-    [[0, 1], [1, 1]]
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if path.exists() and not force:
-        raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
-    named = {
-        name: pd.Categorical.from_codes(rows[:, m].numpy(), [str(state) for state in net.states[m]])
-        for m, name in enumerate(net.names)
-    }
-    part = path.with_name(path.name + ".part")
-    try:
-        pd.DataFrame(named).to_csv(part, index=False)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    return known, blocks()
 
 
 def _blocks(path: Path, net: BayesianNetwork, gaps: bool) -> Iterator[Rows]:
@@ -117,11 +93,9 @@ def _blocks(path: Path, net: BayesianNetwork, gaps: bool) -> Iterator[Rows]:
 def _coded(
     path: Path, header: Sequence[str], states: Sequence[Sequence[object]], gaps: bool
 ) -> Iterator[tuple[int, Rows]]:
-    """Blocks of the file as numbers of states, each with its first line; ABSENT where there is no value."""
+    """Blocks of the file as numbers of states, each with the number of its first row; ABSENT where a cell is empty."""
     known = [StateNames([str(state) for state in own]) for own in states]
-    if gaps:
-        _check_widths(path, len(header))
-    for first, block in _text_blocks(path, header):
+    for first, block in _text_blocks(path, header, _count_records(path, len(header)) if gaps else None):
         columns = torch.empty(len(header), len(block), dtype=torch.int64)
         for j, (name, own) in enumerate(zip(header, known, strict=True)):
             codes, texts = _factors(block, j)
@@ -129,7 +103,7 @@ def _coded(
             columns[j] = of_text[codes]
             if int(of_text.min()) < ABSENT:
                 odd = int((of_text < ABSENT).nonzero()[0, 0])
-                lines = _lines(first, codes == odd)
+                lines = _lines(path, first, codes == odd)
                 raise ValueError(
                     f"{path}: expected one of {_some(own.names)} for {name}, got {texts[odd].strip()!r} in line {lines}"
                 )
@@ -137,7 +111,7 @@ def _coded(
             j = int((columns == ABSENT).any(1).nonzero()[0, 0])
             raise ValueError(
                 f"{path}: expected a value in every field, got none for {header[j]} in line "
-                f"{_lines(first, columns[j] == ABSENT)}; {WAYS_OUT}"
+                f"{_lines(path, first, columns[j] == ABSENT)}; {WAYS_OUT}"
             )
         yield first, columns.t()
 
@@ -163,7 +137,8 @@ class StateNames:
 
 def _whole(text: str) -> str:
     """1.0 as 1, anything else as it is."""
-    return text.partition(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
+    whole = text.partition(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
+    return "0" if whole == "-0" else whole
 
 
 def _factors(block: pd.DataFrame, column: int) -> tuple[torch.Tensor, list[str]]:
@@ -174,54 +149,80 @@ def _factors(block: pd.DataFrame, column: int) -> tuple[torch.Tensor, list[str]]
     return torch.from_numpy(codes.astype("int64")), list(texts)
 
 
-def _check_widths(path: Path, width: int) -> None:
-    """Where cells may be empty, a line that ends too early must not pass for one with empty cells."""
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each record, the header's too, with the line it begins in; none for an empty line."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, skipinitialspace=True)
+        line = 1
         try:
             for fields in reader:
-                if fields and len(fields) != width:
-                    raise ValueError(f"{path}: expected {width} fields, got {len(fields)} in line {reader.line_num}")
-        except (UnicodeDecodeError, csv.Error) as error:
+                yield line, fields
+                line = reader.line_num + 1
+        except UnicodeDecodeError as error:
             raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+        except csv.Error as error:
+            raise ValueError(f"{path}: expected CSV, got something else in line {line} ({error})") from error
 
 
-def _text_blocks(path: Path, header: Sequence[str]) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Blocks of the file as text, each with the number of its first line; empty lines at the end are no rows."""
+def _count_records(path: Path, width: int) -> int:
+    """How many rows a file has in which cells may be empty: a line that ends too early must not pass for one."""
+    n = empty = 0
+    for line, fields in _records(path):
+        if not fields:
+            empty = empty or line
+        elif empty:
+            raise ValueError(f"{path}: expected a row in line {empty}, got an empty line")
+        elif len(fields) != width:
+            raise ValueError(f"{path}: expected {width} fields, got {len(fields)} in line {line}")
+        else:
+            n += 1
+    return n - 1
+
+
+def line_of(path: str | os.PathLike[str], row: int) -> int:
+    """The line in which a row, counted from 0, begins."""
+    return next(line for i, (line, _) in enumerate(_records(Path(path))) if i == row + 1)
+
+
+def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Blocks of the file as text, each with the number of its first row; empty lines at the end are no rows.
+
+    n: how many rows there are, if that is known.
+    """
     import pandas as pd
 
-    line, empty = 2, 0
+    row = empty = 0
     try:
         with pd.read_csv(
-            path, dtype=str, na_filter=False, chunksize=_BLOCK, encoding="utf-8-sig", index_col=False, header=0,
-            names=list(range(len(header))), skip_blank_lines=False, skipinitialspace=True,
+            path, dtype=str, na_filter=False, chunksize=max(1, min(_BLOCK, _CELLS // len(header))), nrows=n,
+            encoding="utf-8-sig", index_col=False, header=0, names=list(range(len(header))), skip_blank_lines=False,
+            skipinitialspace=True,
         ) as reader:  # fmt: skip
             for block in filter(len, reader):
                 blank = (block == "").all(axis=1).to_numpy()
-                kept = len(block) - int(blank[::-1].argmin()) if not blank.all() else 0
+                kept = len(block) if n is not None else 0 if blank.all() else len(block) - int(blank[::-1].argmin())
                 if kept:
                     if empty:
-                        raise ValueError(f"{path}: expected a row in line {line - empty}, got an empty line")
-                    yield line, block.iloc[:kept]
-                line, empty = line + len(block), len(block) - kept + (0 if kept else empty)
+                        raise ValueError(f"{path}: expected a row in line {line_of(path, row - empty)}, got none")
+                    yield row, block.iloc[:kept]
+                row, empty = row + len(block), len(block) - kept + (0 if kept else empty)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
     except pd.errors.ParserError as error:
         raise ValueError(f"{path}: expected a field for each column, got another number ({error})") from error
-    if line - empty == 2:
+    if row == empty:
         raise ValueError(f"{path}: expected at least one row below the header, got none")
+    if empty and n is None and _count_records(path, len(header)) > row - empty:
+        where = f"{header[0]} in line {line_of(path, row - empty)}"
+        raise ValueError(f"{path}: expected a value in every field, got none for {where}; {WAYS_OUT}")
 
 
 def _header(path: Path) -> list[str]:
     """The names of the columns."""
     if not path.is_file():
         raise ValueError(f"rows: expected a file, got {str(path)!r}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, skipinitialspace=True)
-            names, second = ([field.strip() for field in next(lines, [])] for _ in range(2))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+    records = _records(path)
+    names, second = ([field.strip() for field in next(records, (0, []))[1]] for _ in range(2))
     if not any(names) or "\0" in "".join(names):
         raise ValueError(f"{path}: expected a header with the names of the nodes, got none")
     if "" in names:
@@ -251,9 +252,10 @@ def _check_header(path: Path, header: list[str], net: BayesianNetwork, whole: bo
             raise ValueError(f"{path}: expected {what} {_some(names)}")
 
 
-def _lines(first: int, chosen: torch.Tensor) -> str:
-    """The first few numbers of the chosen lines of a block."""
-    return _some([str(first + i) for i in chosen.nonzero()[:, 0].tolist()])
+def _lines(path: Path, first: int, chosen: torch.Tensor) -> str:
+    """The first few lines in which the chosen rows of a block begin."""
+    rows = [first + i for i in chosen.nonzero()[:, 0].tolist()]
+    return _some([str(line_of(path, row)) if i < _FEW else "" for i, row in enumerate(rows)])
 
 
 def _some(items: Sequence[str]) -> str:
@@ -265,8 +267,10 @@ def _some(items: Sequence[str]) -> str:
 # --- graphs ---------------------------------------------------------------------------------------
 
 
-def read_edges(path: str | os.PathLike[str], rows: str | os.PathLike[str]) -> BayesianNetwork:
+def read_edges(path: str | os.PathLike[str], rows: str | os.PathLike[str], gaps: bool = False) -> BayesianNetwork:
     """The graph of an edge list, its states being those that occur in a CSV file of rows (sorted, numbers as numbers).
+
+    gaps: as for `read_rows`.
 
     Warns of states that differ in capitals alone. Raises ValueError with the line for a line that is no edge, for an
     edge given twice, a cycle, nodes that are not the columns of the file, a column with a single state, and one with
@@ -281,7 +285,7 @@ def read_edges(path: str | os.PathLike[str], rows: str | os.PathLike[str]) -> Ba
         raise ValueError(f"{path}: {error}") from error
     _check_header(Path(rows), header, graph)
     states: dict[str, set[str]] = {name: set() for name in header}
-    for _, block in _text_blocks(Path(rows), header):
+    for _, block in _text_blocks(Path(rows), header, _count_records(Path(rows), len(header)) if gaps else None):
         for j, name in enumerate(header):
             texts = {_whole(text.strip()) for text in _factors(block, j)[1]}
             states[name] |= texts - MISSING
@@ -301,19 +305,14 @@ def _warn_of_capitals(rows: str, name: str, states: set[str]) -> None:
     seen: dict[str, str] = {}
     for state in sorted(states):
         if (other := seen.setdefault(state.lower(), state)) != state:
-            warnings.warn(f"{rows}: {name} has the states {other!r} and {state!r}, read as two", stacklevel=3)
+            warnings.warn(f"{rows}: {name!r} has the states {other!r} and {state!r}, read as two", stacklevel=3)
 
 
 def _edges(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """The edges of a list, and the nodes that stand alone in it; `columns` tell a header from an edge."""
     if not path.is_file():
         raise ValueError(f"network: expected a file, got {str(path)!r}")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            lines = [(reader.line_num, [field.strip() for field in fields]) for fields in reader if any(fields)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+    lines = [(line, [field.strip() for field in fields]) for line, fields in _records(path) if any(fields)]
     edges: dict[tuple[str, str], int] = {}
     alone: list[str] = []
     places = _header_of_edges(lines[0][1], columns) if lines else None

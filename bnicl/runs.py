@@ -24,8 +24,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bnicl.kernels import environ, once_it_starts, own_kernel, remaining, this_bnicl_first
 from bnicl.parameters import (
     ROOT,
     Profile,
@@ -47,7 +47,6 @@ from bnicl.sources import is_network_file
 
 if TYPE_CHECKING:
     import pandas as pd
-    from jupyter_client.manager import AsyncKernelManager
 
 _STARTED = time.perf_counter()
 
@@ -77,6 +76,7 @@ NO_NUMBERS = {
     "figures",
     "shown",
     "parameters",
+    "kernels",
     "own",
     "runs",
     "sweeps",
@@ -245,7 +245,7 @@ def plan_run(chapter: str, given: Mapping[str, Any] | None = None, profile: str 
     """The run of a chapter with these parameters, checked; a ValueError if one of them is wrong."""
     source = chapter_path(chapter)
     chosen = check_profile(profile) if profile else current_profile()
-    with _environ(BNICL_PROFILE=chosen):
+    with environ(BNICL_PROFILE=chosen):
         parameters = check_parameters(chapter, given or {})
     checked = {name: parameters[name] for name in given or {}}
     code = {**code_of(chapter), **files_of(parameters)}
@@ -301,7 +301,7 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     begin = time.perf_counter()
-    with _environ(BNICL_PROFILE=run.profile):
+    with environ(BNICL_PROFILE=run.profile):
         manifest: dict[str, Any] = {
             "name": run.name,
             "chapter": run.chapter,
@@ -315,19 +315,18 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
     folder = Path(tempfile.mkdtemp(prefix=f".{run.name}-", dir=out)).resolve()
     error = ""
     try:
-        with _environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder), PYTHONPATH=_this_bnicl_first()):
-            _once_it_starts(
+        with environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder), PYTHONPATH=this_bnicl_first()):
+            once_it_starts(
                 papermill.execute_notebook,
                 str(chapter_path(run.chapter)),
                 str(folder / "chapter.ipynb"),
-                # with none given papermill would leave what an executed notebook was injected with before
-                parameters=dict(run.given or run.parameters),
+                parameters=dict(run.given or _forgotten(run)),
                 kernel_name="python3",
                 kernel_manager_class=own_kernel(),
                 language="python",
                 cwd=str(folder),
                 progress_bar=progress,
-                timeout_func=_remaining(time_limit),
+                timeout_func=remaining(time_limit),
                 shutdown_kernel="immediate",
             )
     except papermill.PapermillExecutionError as problem:
@@ -356,48 +355,11 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
     return final
 
 
-def own_kernel() -> type[AsyncKernelManager]:
-    """For nbclient: the manager of a kernel of this very interpreter, whatever kernel specs are installed.
-
-    A spec is found by its name alone, and one called "python3" may start another checkout's Python.
-    """
-    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    class OwnKernel(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
-
-    return OwnKernel
-
-
-def _this_bnicl_first() -> str:
-    """A PYTHONPATH with which a kernel, which runs in another folder, imports the bnicl that the manifest describes."""
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-
-
-def _once_it_starts(execute_notebook: Callable[..., object], *args: str, **options: object) -> None:
-    """Executes a notebook; tries again where its kernel died at the start, before any cell has run.
-
-    Kernels that start at the same time may be given the same port: one of them then ends at once.
-    """
-    for left in (2, 1, 0):
-        try:
-            execute_notebook(*args, **options)
-            return
-        except RuntimeError as problem:
-            if "before replying" not in str(problem) or not left:
-                raise
-
-
-def _remaining(time_limit: float | None) -> Callable[[object], float | None] | None:
-    """For nbclient: the seconds that a cell may take so that the whole run keeps to its limit."""
-    if time_limit is None:
-        return None
-    end = time.perf_counter() + time_limit
-    return lambda cell: max(end - time.perf_counter(), 0.01)
+def _forgotten(run: Run) -> Mapping[str, Any]:
+    """The defaults, for a notebook that was executed with others: with none given papermill would leave those there."""
+    cells = json.loads(chapter_path(run.chapter).read_text())["cells"]
+    injected = any("injected-parameters" in cell["metadata"].get("tags", []) for cell in cells)
+    return run.parameters if injected else {}
 
 
 def _replace(folder: Path, final: Path) -> Path:
@@ -410,18 +372,3 @@ def _replace(folder: Path, final: Path) -> Path:
     else:
         folder.rename(final)
     return final
-
-
-@contextmanager
-def _environ(**values: str) -> Iterator[None]:
-    """Environment variables for the kernels started inside, as they were before afterwards."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

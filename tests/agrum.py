@@ -47,6 +47,7 @@ def em(task: dict[str, Any]) -> dict[str, Any]:
     for parent, child in task["edges"]:
         net.addArc(parent, child)
     learner = pyagrum.BNLearner(task["rows"], net, ["?"])
+    pyagrum.initRandom(0)  # it begins with noise
     learner.useEMWithDiffCriterion(1e-9)
     fitted = learner.learnParameters(net.dag())
     tables = {}

@@ -85,8 +85,17 @@ def test_odd_names_and_graphs_alone_can_be_written(tmp_path: Path) -> None:
     again = bnicl.load_network(tmp_path / "net.bif")
     assert (again.names, again.states) == (odd.names, odd.states)
     assert again.tables[1].tolist() == [[0.5, 0.5], [0.5, 0.5]]
-    with pytest.raises(ValueError, match="name: expected one without quotation marks and line ends, got"):
-        bnicl.write_bif(tmp_path / "net.bif", bnicl.BayesianNetwork(('a"b',), ((),), (2,)))
+    blanks = bnicl.BayesianNetwork(
+        ("a b", "a", "b", "x"), ((), (), (), (1, 2)), (2, 2, 2, 2), states=(("p q", "p"),) * 4
+    )
+    bnicl.write_bif(tmp_path / "net.bif", blanks)
+    assert bnicl.load_network(tmp_path / "net.bif").parents == blanks.parents
+    for name in ('a"b', "a\rb", "a\nb"):
+        with pytest.raises(ValueError, match="name: expected one without quotation marks and line ends, got"):
+            bnicl.write_bif(tmp_path / "net.bif", bnicl.BayesianNetwork((name,), ((),), (2,)))
+    with pytest.raises(ValueError, match="states of a: expected different names, got 1, '1'"):
+        bnicl.write_bif(tmp_path / "net.bif", bnicl.BayesianNetwork(("a",), ((),), (2,), states=((1, "1"),)))
+    assert bnicl.load_network(tmp_path / "net.bif").names == blanks.names  # what was there is still there
 
 
 HEAD = "variable a { type discrete [ 2 ] { yes, no }; }\nvariable b { type discrete [ 3 ] { low, mid, high }; }\n"
@@ -121,6 +130,34 @@ def test_names_may_be_keywords_or_hold_blanks_and_commas() -> None:
     )
     assert net.names == ("table", "network one")
     assert net.tables[1].tolist() == [[1, 0], [0.5, 0.5]]
+
+
+def test_commas_and_quotation_marks_part_names_that_hold_blanks() -> None:
+    net = read_bif(
+        'variable "a b" {type discrete[2]{"p q", p};} variable a {type discrete[2]{p, "q r"};}\n'
+        "variable b {type discrete[2]{0,1};} variable x {type discrete[2]{0,1};}\n"
+        'probability("a b"){table 1 0;} probability(a | "a b"){("p q") 1 0; (p) 0 1;}\n'
+        'probability(b){table 1 0;} probability(x | a, b){default 1 0; ("q r", 0) 0 1;}',
+        "x",
+    )
+    x = net.names.index("x")
+    assert [net.names[p] for p in net.parents[x]] == ["a", "b"]
+    assert net.tables[x][1, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("tables", [True, False])
+def test_a_property_may_hold_braces_in_a_block_of_rows(tables: bool) -> None:
+    text = HEAD + "probability (a) { property p = {x}; table 1 0; }\nprobability (b) { table .2 .3 .5; }"
+    assert read_bif(text, "x", tables).names == ("a", "b")
+    assert read_bif(text.replace("\n", "\r"), "x", tables).names == ("a", "b")
+
+
+def test_every_beginning_of_a_file_is_read_right_or_refused_in_one_line() -> None:
+    text = HEAD + TABLES
+    for n in range(len(text.rstrip())):
+        with pytest.raises(ValueError, match=r"^x, line \d+: expected [^\n]*, got [^\n]*$"):
+            read_bif(text[:n], "x")
+    assert read_bif(text.rstrip(), "x").names == ("a", "b")
 
 
 def test_the_row_that_says_more_wins_wherever_it_stands() -> None:

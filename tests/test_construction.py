@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import bnicl
-from bnicl.construction import MLETransformer, Subspaces, Variant, error_bound, rounding
+from bnicl.mle_transformer import MLETransformer, Subspaces, Variant, error_bound, rounding
 from bnicl.sources import GRAPHS
 from tests.strategies import tasks
 

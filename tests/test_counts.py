@@ -6,6 +6,7 @@ import torch
 import bnicl
 from bnicl.counts import Counts
 from bnicl.encoding import ABSENT
+from bnicl.inference import FittedNetwork
 
 
 def by_hand(rows: torch.Tensor, query: torch.Tensor, parents: list[int], target: int, card: int) -> list[float]:
@@ -39,14 +40,18 @@ def test_estimates_are_those_of_the_estimators() -> None:
         nearest = bnicl.MaximumLikelihood(net, "nearest").predict_proba(context, query, m)
         torch.testing.assert_close(counts.mle(query, m), nearest, atol=1e-12, rtol=0)
         mean = bnicl.PosteriorMean(net, 0.3).predict_proba(context, query, m)
-        torch.testing.assert_close(counts.posterior_mean(query, m, 0.3), mean, atol=1e-12, rtol=0)
+        torch.testing.assert_close(
+            FittedNetwork(counts, "posterior-mean", 0.3).conditionals(query, m), mean, atol=1e-12, rtol=0
+        )
 
 
 def test_seventy_parents_cost_what_was_seen() -> None:
     net = bnicl.BayesianNetwork(tuple(f"n{i}" for i in range(71)), (*((),) * 70, tuple(range(70))), (2,) * 71)
     rows = torch.randint(2, (50, 71), generator=bnicl.make_generator(0))
     counts = Counts.of([rows, rows[:20]], net)
-    with pytest.raises(ValueError, match="tables: expected at most 134,217,728 cells for n70, got 2,361,183,241,434,822"):
+    with pytest.raises(
+        ValueError, match="tables: expected at most 134,217,728 cells for n70, got 2,361,183,241,434,822"
+    ):
         _ = counts.tables
     assert counts.families[70].counts.sum(1).tolist() == [2.0 if i in seen else 1.0 for i, seen in enumerate_seen(rows)]
     assert counts.matching(rows[:1], 70).tolist() == [2.0]

@@ -6,7 +6,7 @@ from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor
 
 import bnicl
-from bnicl.construction import Variant
+from bnicl.mle_transformer import Variant
 from bnicl.networks import import_pgmpy
 from bnicl.sampling import ravel_states
 

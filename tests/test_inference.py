@@ -8,8 +8,9 @@ from torch import Tensor
 
 import bnicl
 from bnicl.counts import Counts
+from bnicl.elimination import WIDEST, Parts, Plan, split
 from bnicl.encoding import ABSENT
-from bnicl.inference import WIDEST, FittedNetwork, ImpossibleEvidence, Parts, Plan, split
+from bnicl.inference import FittedNetwork, ImpossibleEvidence
 from bnicl.networks import import_pgmpy
 
 
@@ -213,6 +214,36 @@ def test_samples_agree_with_the_exact_answer_within_their_standard_error() -> No
     assert 0.8 < torch.tensor(scores).std() < 1.25
 
 
+def test_a_state_that_no_sample_has_is_not_certain_not_to_be() -> None:
+    net = bnicl.BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
+    rows = torch.tensor([[0, 0]] * 999 + [[1, 0]] + [[0, 1]] * 500)
+    fitted = FittedNetwork(Counts.of([rows], net))
+    for n in (1, 50):
+        found = fitted.posterior(0, torch.tensor([[ABSENT, 0]]), samples=n)
+        assert found.probabilities[0, 1] == 0
+        assert found.error[0, 1] > 0.005
+
+
+def test_samples_tell_of_unseen_parents_too() -> None:
+    net = bnicl.BayesianNetwork(("a", "b", "c", "d"), ((), (), (0, 1), (2,)), (2, 2, 2, 2))
+    rows = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 0, 1, 1]])
+    fitted = FittedNetwork(Counts.of([rows], net))
+    evidence = torch.tensor([[1, ABSENT, ABSENT, ABSENT]])
+    sampled, exact = fitted.posterior(3, evidence, samples=20_000), fitted.posterior(3, evidence)
+    assert sampled.unseen.item() == pytest.approx(exact.unseen.item(), abs=0.02)
+    with pytest.raises(ImpossibleEvidence, match="none of 500 has parents in states that a row has"):
+        fitted.posterior(3, torch.tensor([[1, 1, ABSENT, ABSENT]]), samples=500)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3, 0.5])
+def test_an_interval_is_there_for_the_smallest_alpha(alpha: float) -> None:
+    net = bnicl.BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
+    fitted = FittedNetwork(Counts.of([torch.tensor([[0, 0], [1, 0]])], net), "posterior-mean", alpha)
+    found = fitted.posterior(0, torch.tensor([[ABSENT, 1]]))
+    assert (found.low <= found.high).all()
+    assert not found.low.isnan().any()
+
+
 def wide_network() -> tuple[bnicl.BayesianNetwork, Tensor]:
     """Thirty causes of one effect."""
     net = bnicl.BayesianNetwork(tuple(f"n{i}" for i in range(31)), (*((),) * 30, tuple(range(30))), (2,) * 31)
@@ -231,6 +262,21 @@ def test_a_sum_that_is_too_wide_is_refused_with_its_size_before_it_begins() -> N
     assert fitted.posterior(0, none).direct.all()  # the rest is barren
 
 
+def test_many_unknown_parents_take_the_memory_of_their_table() -> None:
+    """Sixteen parents of one effect, 3,000 rows: nearly all states of the parents are unseen."""
+    net = bnicl.BayesianNetwork(tuple(f"n{i}" for i in range(17)), (*((),) * 16, tuple(range(16))), (2,) * 17)
+    rows = torch.randint(2, (3000, 17), generator=bnicl.make_generator(0))
+    fitted = FittedNetwork(Counts.of([rows], net))
+    evidence = torch.full((1, 17), ABSENT)
+    evidence[0, 16] = 1
+    found = fitted.posterior(0, evidence)
+    tables = [t[0] for t in bnicl.MaximumLikelihood(net, "nan").fit(rows[None])]
+    grid = torch.cartesian_prod(*[torch.arange(2)] * 16)
+    p = torch.stack([tables[m][grid[:, m]] for m in range(16)]).prod(0) * fitted.counts.mle_of_parents(grid, 16)[:, 1]
+    assert found.probabilities[0, 1].item() == pytest.approx((p[grid[:, 0] == 1].sum() / p.sum()).item(), abs=1e-9)
+    assert 0.9 < found.unseen.item() < 1
+
+
 def test_hundreds_of_observations_do_not_underflow() -> None:
     """A hidden Markov chain of 600 steps, whose evidence has a probability far below the smallest float64."""
     m = 600
@@ -242,7 +288,7 @@ def test_hundreds_of_observations_do_not_underflow() -> None:
     evidence = torch.full((1, 2 * m), ABSENT)
     evidence[0, 1::2] = rows[0, 1::2]
     plan = Plan(net, list(range(2 * m)), 0, {2 * i + 1 for i in range(m)})
-    p, log_z = plan.total(fitted.conditionals, evidence)
+    p, log_z = plan.total(fitted._rows_of, evidence)
     assert log_z.item() < -500
     forward = torch.ones(1, dtype=torch.float64)  # by hand: messages from the last step to the first
     message = torch.ones(2, dtype=torch.float64)

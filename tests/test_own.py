@@ -1,9 +1,11 @@
 """`posterior` and `bnicl predict`: any evidence, many queries, gaps, and calls that are wrong."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from bnicl.__main__ import main
 from bnicl.counts import Counts
 from bnicl.encoding import ABSENT
 from bnicl.inference import FittedNetwork
-from bnicl.rows import write_rows
+from bnicl.writing import write_rows
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_a_file_of_queries_is_answered_line_by_line(
     assert main([*ASK, "lung", "--queries", "q.csv", "--out", "a.csv", "--estimator", "posterior-mean"]) == 0
     assert "finished: 60 queries in a.csv" in capsys.readouterr().out
     answers = pd.read_csv("a.csv", dtype=str, na_filter=False)
-    assert list(answers)[:4] == ["smoke", "either", "xray", "dysp"]
+    assert list(answers)[:4] == ["xray", "smoke", "dysp", "either"]
     for i in (0, 1, 2, 3, 33, 59):
         given = {name: queries.loc[i, name] for name in ("xray", "smoke", "dysp", "either") if queries.loc[i, name]}
         alone = bnicl.posterior("asia", "rows.csv", "lung", given, estimator="posterior-mean")
@@ -170,6 +172,72 @@ def test_a_wrong_file_of_queries_leaves_nothing(text: str, message: str, capsys:
     assert sorted(path.name for path in Path().iterdir()) == ["q.csv", "rows.csv"]
 
 
+def chain(names: tuple[str, ...], n: int = 300) -> tuple[bnicl.BayesianNetwork, torch.Tensor]:
+    net = bnicl.BayesianNetwork(names, tuple((i - 1,) if i else () for i in range(len(names))), (2,) * len(names))
+    return net, torch.randint(2, (n, len(names)), generator=bnicl.make_generator(0))
+
+
+def files_of(net: bnicl.BayesianNetwork, rows: torch.Tensor) -> list[str]:
+    bnicl.write_bif("net.bif", net)
+    write_rows("rows.csv", net, rows, force=True)
+    return [
+        "predict",
+        "--network",
+        "net.bif",
+        "--context",
+        "rows.csv",
+        "--queries",
+        "q.csv",
+        "--out",
+        "a.csv",
+        "--target",
+    ]
+
+
+@pytest.mark.parametrize("more", [[], ["--samples", "50"], ["--estimator", "posterior-mean"]])
+def test_all_blocks_of_answers_have_the_same_columns(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bnicl.queries._AT_ONCE", 4)
+    monkeypatch.setattr("bnicl.inference.DRAWS", 20)
+    net, rows = chain(("a", "b", "c"))
+    call = files_of(net, rows)
+    Path("q.csv").write_text("a,c\n" + "0,\n" * 4 + ",0\n" * 3 + "1,1\n")
+    assert main([*call, "b", *more]) == 0
+    with Path("a.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert {len(line) for line in lines} == {len(header)}
+    assert [line[:2] for line in lines] == [["0", ""]] * 4 + [["", "0"]] * 3 + [["1", "1"]]
+    assert ("P(b=0) standard error" in header) == (more == ["--samples", "50"])
+
+
+def test_a_node_may_have_the_name_of_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net, rows = chain(("rows", "P(t=0)", "t"))
+    Path("q.csv").write_text("rows,P(t=0)\n0,1\n1,0\n")
+    assert main([*files_of(net, rows), "t"]) == 0
+    answers = pd.read_csv("a.csv")
+    assert list(answers)[:4] == ["rows", "P(t=0)", "answer P(t=0)", "P(t=1)"]
+    assert answers["rows"].tolist() == [0, 1]
+    assert answers["P(t=0)"].tolist() == [1, 0]
+    assert (answers["answer rows"] > 2).all()
+
+
+def test_a_query_that_knows_nothing_is_answered_and_an_empty_line_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    net, rows = chain(("a", "b", "c"))
+    call = files_of(net, rows)
+    Path("q.csv").write_text("a,c\n0,1\n,\n\n")
+    assert main([*call, "b"]) == 0
+    assert len(pd.read_csv("a.csv")) == 2
+    Path("q.csv").write_text("a,c\n0,1\n\n0,1\n")
+    assert main([*call, "b", "--force"]) == 2
+    assert "q.csv: expected a row in line 3, got an empty line" in capsys.readouterr().err
+
+
 # --- gaps -----------------------------------------------------------------------------------------
 
 
@@ -201,6 +269,35 @@ def test_a_network_too_large_for_em_is_refused_before_its_rows_are_read() -> Non
         bnicl.fit("alarm", "no such file.csv", missing="em")
 
 
+@pytest.mark.parametrize("given", [{"b": 2}, {"a": 1, "b": 2}])
+def test_what_em_has_on_the_way_to_zero_is_zero(given: dict[str, int]) -> None:
+    net = bnicl.BayesianNetwork(("a", "b", "c"), ((), (0,), (1,)), (2, 3, 2))
+    rows = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 1, 1], [-1, -1, 0]])
+    with pytest.raises(ValueError, match=r"evidence: expected .* got .*b=2"):
+        bnicl.posterior(net, rows, "c", given, missing="em")
+
+
+def test_a_cell_is_named_by_its_line_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('X0,X1,X2\n0,0,0\n"1\n",0,1\n1,0,BAD\n')
+    with pytest.raises(ValueError, match="got 'BAD' in line 5"):
+        bnicl.fit("chain3", path)
+
+
+def test_a_row_of_gaps_at_the_end_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("X0,X1,X2\n0,0,0\n,,\n\n")
+    assert bnicl.fit("chain3", path, missing="available").counts.n == 2
+    with pytest.raises(ValueError, match="expected a value in every field, got none for X0 in line 3"):
+        bnicl.fit("chain3", path)
+
+
+def test_minus_zero_is_zero(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("X0,X1,X2\n0,-0.0,0.0\n1,1.0,-0\n")
+    assert bnicl.fit("chain3", path).counts.n == 2
+
+
 def test_a_line_that_ends_too_early_is_no_gap(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("X0,X1,X2\n0,1,\n1,0\n")
@@ -215,7 +312,7 @@ def test_states_that_differ_in_capitals_alone_are_named(tmp_path: Path, capsys: 
     assert main(call) == 0
     shown = capsys.readouterr()
     assert "bnicl: warning: " in shown.err
-    assert "a has the states 'TRUE' and 'True', read as two" in shown.err
+    assert "'a' has the states 'TRUE' and 'True', read as two" in shown.err
     assert "a=TRUE" in shown.out
 
 
@@ -232,8 +329,9 @@ def test_states_that_differ_in_capitals_alone_are_named(tmp_path: Path, capsys: 
         (["--queries", "rows.csv", "--out", "a.csv", "--given", "smoke=yes"], "expected neither --given nor --train"),
         (["--queries", "q.csv", "--out", "rows.csv", "--force"], "out: expected another file than what is read"),
         (["--queries", "q.csv", "--out", "none/a.csv"], "out: expected a folder that is there, got 'none'"),
-        (["--train", "1", "--missing", "em"], "--train: expected --missing refuse beside it, got 'em'"),
+        (["--train", "1", "--missing", "em"], "--train: expected no --missing beside it, got em"),
         (["--train", "1", "--given", "smoke=yes", "xray=yes"], "--train: expected evidence without descendants"),
+        (["--alpha", "2"], "--alpha: expected --estimator posterior-mean beside it, got mle"),
         (["--train", "1"], "--train: expected a state for every parent of the target, got none for smoke"),
         (["--network", "rows.csv.gz"], "network: expected a name of bnicl.network_names() or a path"),
         (["--network", "aisa"], "got 'aisa'; did you mean 'asia'?"),
@@ -247,7 +345,17 @@ def test_a_wrong_call_is_one_line(call: list[str], message: str, capsys: pytest.
     assert shown.count("\n") == 1
 
 
-@pytest.mark.parametrize("call", [["--train", "0"], ["--train", "soon"], ["--samples", "0"], ["--alpha", "-1"]])
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["--train", "0"],
+        ["--train", "soon"],
+        ["--samples", "0"],
+        ["--samples", "1" + "0" * 25],
+        ["--alpha", "-1"],
+        ["x\ny"],
+    ],
+)
 @pytest.mark.usefixtures("asia")
 def test_numbers_that_cannot_be_are_one_line(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -283,6 +391,40 @@ def test_a_wide_chain_is_answered_from_its_family_alone(tmp_path: Path, capsys: 
     evidence = torch.full((1, 2000), ABSENT)
     evidence[0, 710] = 1
     assert f"{fitted.posterior(700, evidence).probabilities[0, 1]:8.4f}  n700=1" in capsys.readouterr().out
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    call = ["generate", "--network", "asia", "--context", "rows.csv", "--force", "--out", str(tmp_path / "pipe.csv")]
+    assert main(call) == 2
+    assert "expected a file, got" in capsys.readouterr().err
+    assert not (tmp_path / "pipe.csv").is_file()
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_python_calls_with_other_types_are_refused(tmp_path: Path) -> None:
+    net, rows = chain(("a", "b", "c"))
+    none = torch.full((1, 3), ABSENT)
+    bad: list[tuple[Callable[[], object], str]] = [
+        (lambda: bnicl.fit(net, rows.numpy()), "rows: expected a tensor or the path of a CSV file, got ndarray"),  # type: ignore[arg-type]
+        (lambda: bnicl.fit(net, None), "rows: expected a tensor or the path of a CSV file, got NoneType"),  # type: ignore[arg-type]
+        (lambda: bnicl.fit(net, rows[0]), r"rows: expected the rows \[n, nodes\] of one context, got shape \(3,\)"),
+        (lambda: bnicl.fit(net, rows[None], missing="em"), "rows: expected the rows .* got shape"),
+        (lambda: bnicl.fit(3, rows), "network: expected a BayesianNetwork, a name or a path, got int"),  # type: ignore[arg-type]
+        (lambda: bnicl.posterior(net, rows, "a", ["b=1"]), "given: expected states by the names of nodes, got list"),  # type: ignore[arg-type]
+        (lambda: bnicl.posterior(net, rows, 0), "target: expected one of a, b, c, got 0"),  # type: ignore[arg-type]
+        (
+            lambda: bnicl.posterior(net, rows, "a", {"b": 1, "c": 1}, samples=10**9),
+            "samples: expected at most 100,000,000",
+        ),
+        (lambda: bnicl.write_bif(tmp_path / "n.bif", "asia"), "net: expected a BayesianNetwork"),  # type: ignore[arg-type]
+        (lambda: bnicl.write_bif(None, net), "path: expected the name of a file, got None"),  # type: ignore[arg-type]
+        (lambda: bnicl.fit(net, rows).posterior(0, none[0]), r"evidence: expected shape \[batch, 3\], got \(3,\)"),
+        (lambda: bnicl.fit(net, rows).posterior(0, none[:0]), r"evidence: expected shape \[batch, 3\], got \(0, 3\)"),
+    ]
+    for call, message in bad:
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -16,8 +16,9 @@ import bnicl
 from bnicl.__main__ import main
 from bnicl.counts import Counts
 from bnicl.generation import generate_from
-from bnicl.rows import count_rows, read_edges, read_rows, write_rows
+from bnicl.rows import count_rows, read_edges, read_rows
 from bnicl.sources import example_models
+from bnicl.writing import write_rows
 
 NET = bnicl.BayesianNetwork(
     ("a", "b", "c"), ((), (0,), (0, 1)), (2, 3, 2), states=(("no", "yes"), (1, 2, 3), ("x", "y"))

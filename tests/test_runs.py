@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bnicl import parameters, runs
+from bnicl import kernels, parameters, runs
 from bnicl.__main__ import main
 from bnicl.parameters import Parameter, by_profile
 from bnicl.sources import example_models
@@ -368,10 +368,10 @@ def test_a_kernel_that_dies_before_any_cell_is_started_again(dies: int, runs_in_
             raise RuntimeError("Kernel died before replying to kernel_info")
 
     if runs_in_the_end:
-        runs._once_it_starts(start, "a.ipynb")
+        kernels.once_it_starts(start, "a.ipynb")
     else:
         with pytest.raises(RuntimeError, match="before replying"):
-            runs._once_it_starts(start, "a.ipynb")
+            kernels.once_it_starts(start, "a.ipynb")
     assert len(begun) == 3
 
 
@@ -383,5 +383,5 @@ def test_a_kernel_that_dies_in_a_cell_is_not_started_again() -> None:
         raise RuntimeError("Kernel died")
 
     with pytest.raises(RuntimeError):
-        runs._once_it_starts(start)
+        kernels.once_it_starts(start)
     assert begun == [1]
