@@ -162,11 +162,13 @@ class FittedNetwork:
         self, target: int, known: Tensor, evidence: Evidence, samples: int | None, generator: torch.Generator
     ) -> Posteriors:
         """The answers to queries that know the same nodes."""
-        parts = split(self.net, target, {int(m) for m in known.nonzero()[:, 0]})
+        nodes = {int(m) for m in known.nonzero()[:, 0]}
+        parts = split(self.net, target, nodes)
         matter = sorted({node for m in parts.factors for node in (m, *self.net.parents[m])} - {target})
         different, which = unique_rows(evidence[:, matter])
         first = torch.zeros(len(different), dtype=torch.int64).scatter_(0, which, torch.arange(len(evidence)))
-        self._check_possible(parts, evidence)
+        if nodes != set(self.net.parents[target]):  # else a row that agrees on all of it shows that it is possible
+            self._check_possible(parts, evidence)
         asked = evidence[first]
         try:
             if parts.factors == [target] and not parts.hidden:
