@@ -141,8 +141,10 @@ def _add_own(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 10**8:
-        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 100,000,000, got {text!r}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    if int(text) > 10**8:
+        raise argparse.ArgumentTypeError(f"expected at most 100,000,000, got {text!r}")
     return int(text)
 
 
