@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
@@ -25,7 +26,7 @@ from bnicl.evaluation import optimum
 from bnicl.networks import BayesianNetwork
 from bnicl.priors import Dirichlet, Prior, TwoBands, make_generator
 from bnicl.sampling import NetworkPrior
-from bnicl.sources import GRAPHS, check_source, load_network
+from bnicl.sources import GRAPHS, check_source, is_network_file, load_network
 from bnicl.structures import OneOf, RandomGraphs, StructurePrior
 from bnicl.transformer import Mask, Transformer, TransformerConfig
 
@@ -173,17 +174,23 @@ class TrainingConfig(BaseModel):
         return self
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The graphs that `graph` names; a file may have a "+" in its path."""
+        whole = is_network_file(self.graph) and Path(self.graph).is_file()
+        return (self.graph,) if whole else tuple(self.graph.split("+"))
+
+    @property
     def networks(self) -> NetworkPrior | StructurePrior:
         """The distribution over networks that training draws from."""
         prior: Prior = TwoBands() if self.prior == "two-bands" else Dirichlet(self.alpha)
         if random := re.fullmatch(r"random([1-9]\d?)", self.graph):
             graphs = RandomGraphs((self.n_states,) * int(random[1]), self.edge_prob)
             return StructurePrior(graphs, prior, self.shuffled)
-        nets = tuple(self._graph_of(source) for source in self.graph.split("+"))
+        nets = tuple(self._graph_of(source) for source in self.sources)
         return NetworkPrior(nets[0], prior) if len(nets) == 1 else StructurePrior(OneOf(nets), prior, self.shuffled)
 
     def _graph_of(self, source: str) -> BayesianNetwork:
-        net = load_network(check_source(source))
+        net = load_network(check_source(source), tables=False)
         if self.n_states == 2:
             return net
         if source not in GRAPHS:

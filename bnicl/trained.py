@@ -135,7 +135,7 @@ class TrainedTransformer(InContextTransformer):
         which order they are: then all are read, as always without `per_target`.
         """
         config = self.config
-        follows = config.per_target and not config.shuffled and "+" not in config.graph
+        follows = config.per_target and not config.shuffled and len(config.sources) == 1
         return target + 1 if follows else len(self.cardinalities)
 
     def _read(

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from bnicl import runs
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -24,3 +26,20 @@ def test_one_changed_number_in_a_checked_output_fails(committed: str, profile: s
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert ("1 passed" if code == 0 else "Cell outputs differ") in done.stdout
+
+
+ODD = {
+    "without edges": "variable target {type discrete[2]{a,b};} variable x {type discrete[3]{a,b,c};}\n"
+    "probability(target){table .3 .7;} probability(x){table .3 .3 .4;}",
+    "a node called target": "variable target {type discrete[2]{a,b};} variable rows {type discrete[2]{a,b};}\n"
+    "probability(target){table .3 .7;} probability(rows|target){(a) .1 .9; (b) .8 .2;}",
+}
+
+
+@pytest.mark.parametrize("network", ["chain7", *ODD])
+def test_your_own_network_may_be_a_graph_alone_or_odd(network: str, tmp_path: Path) -> None:
+    if network in ODD:
+        (tmp_path / "a+b.BIF").write_text(ODD[network])
+        network = str(tmp_path / "a+b.BIF")
+    folder = runs.run_chapter("your-own-network", {"network": network}, tmp_path / "runs", "smoke")
+    assert (folder / "networks.csv").is_file()

@@ -179,6 +179,11 @@ def test_an_executed_notebook_forgets_what_it_was_executed_with(book: Path, tmp_
     assert (again / "sum.csv").read_text() == "n,alpha,network\n10,0.5,chain5\n"
 
 
+def test_a_negative_number_with_an_exponent_is_a_value(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "sums", "-p", "alpha", "-5e-4"]) == 2
+    assert "parameter alpha: expected PositiveFloat, got '-5e-4'" in capsys.readouterr().err
+
+
 def test_an_unknown_profile_is_refused(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "sums", "--profile", "huge"]) == 2
     assert "profile: expected one of smoke, book, paper, got 'huge'" in capsys.readouterr().err

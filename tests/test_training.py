@@ -532,6 +532,14 @@ def test_a_run_by_the_clock_goes_on_where_it_was_stopped(tmp_path: Path, monkeyp
     assert [r["seconds"] for r in run.history] == sorted(r["seconds"] for r in run.history)
 
 
+def test_a_plus_in_the_path_of_a_file_joins_no_graphs(tmp_path: Path) -> None:
+    path = tmp_path / "a+b.bif"
+    bnicl.write_bif(path, bnicl.load_network("general5"))
+    made = bnicl.TrainingConfig(graph=str(path), steps=1)
+    assert made.networks.net.parents == bnicl.load_network("general5").parents
+    assert len(bnicl.TrainingConfig(graph="tree5+chain5", steps=1).sources) == 2
+
+
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     made = config(lr=0.01, final_lr=0.001, warmup=10)
     assert training._learning_rate(made, 0, 0.0) == pytest.approx(0.001)
