@@ -338,9 +338,9 @@ class FittedNetwork:
         n_draws, bounds = min(wanted, max(1, WIDEST // plan.width)), []
         for part in evidence.split(_CHUNK):
             draws = torch.cat([plan.total(drawn, part, n_draws)[0] for _ in range(-(-wanted // n_draws))])
-            possible = ~draws.isnan()  # tables under which the evidence cannot be say nothing
-            draws = torch.where(possible.any(0) & ~possible, draws.nanmean(0), draws).nan_to_num(0.5)
-            bounds.append(np.quantile(draws.numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
+            silent = draws.isnan().all(0)  # no table that was drawn lets the evidence be: anything is possible
+            draws[0], draws[1] = draws[0].where(~silent, 0.0), draws[1].where(~silent, 1.0)
+            bounds.append(np.nanquantile(draws.numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
         low, high = torch.from_numpy(np.concatenate(bounds, axis=1))
         return low, high
 
