@@ -85,6 +85,7 @@ def write_rows(
     The file appears when it is whole.
 
     >>> import tempfile
+    >>> import torch
     >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_rows(folder + "/new.csv", net, torch.tensor([[0, 1], [1, 1]]))
