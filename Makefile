@@ -23,7 +23,7 @@ html:
 	@echo "book: executing $(words $(CHAPTERS)) chapters (profile $(PROFILE)) and building the pages"
 	@$(PY) tools/copy_mathjax.py
 	@$(PY) -m tools.make_curves
-	@mkdir -p _build; made="$(PROFILE) $$(cat bnicl/*.py bnicl/*.pyi constraints.txt _config.yml | cksum)"; \
+	@mkdir -p _build; made="$(PROFILE) $$(find bnicl -name "*.py*" -not -name "*.pyc" | sort | xargs cat constraints.txt _config.yml | cksum)"; \
 	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
 	@BNICL_PROFILE=$(PROFILE) .venv/bin/jupyter-book build . --all -W -n --keep-going
 	@$(PY) tools/lighten.py

@@ -20,8 +20,8 @@ import torch
 from tqdm import tqdm
 
 import bnicl
-from bnicl.runs import environment
-from bnicl.writing import write_rows
+from bnicl.batch.runs import environment
+from bnicl.files import write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

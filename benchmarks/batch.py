@@ -17,7 +17,7 @@ from statistics import median
 
 import pandas as pd
 
-from bnicl import parameters, runs, sweeps, tables
+from bnicl.batch import parameters, runs, sweeps, tables
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 CHAPTER = "in-context-estimators"

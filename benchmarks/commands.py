@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 import bnicl
 from benchmarks.__main__ import RESULTS, ROOT, seconds
-from bnicl.runs import environment
-from bnicl.sources import example_models
-from bnicl.writing import write_rows
+from bnicl.batch.runs import environment
+from bnicl.files import write_rows
+from bnicl.networks.sources import example_models
 
 REPETITIONS = 5
 Row = tuple[str, str, float, str, float, str, bool | str]

@@ -22,8 +22,8 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 import bnicl
-from bnicl.runs import code_version, digest, environment
-from bnicl.trained import CHECKPOINT
+from bnicl.batch.runs import code_version, digest, environment
+from bnicl.training.checkpoint import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"

@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import bnicl
-from bnicl.runs import environment
-from bnicl.sources import GRAPHS
+from bnicl.batch.runs import environment
+from bnicl.networks.sources import GRAPHS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LENGTHS, N_QUERIES = (200, 10_000), 4
@@ -52,7 +52,7 @@ def measure(name: str) -> tuple[object, ...]:
     answer_s, worst = [], 0.0
     for n in LENGTHS:
         begun = time.perf_counter()
-        answer = transformer.conditioned(rows[:n])
+        answer = transformer.counted(bnicl.Counts.of([rows[:n]], net))
         answers = [answer(query, target) for target in range(net.n_nodes)]
         answer_s.append(time.perf_counter() - begun)
         exact = [counted(net, rows[:n], query, target) for target in range(net.n_nodes)]

@@ -36,18 +36,19 @@ def paces(n_nodes: int, n_contexts: int = 2048, n_rows: int = 100, repetitions: 
 
     def predicts(predictor: bnicl.Predictor, n: int) -> Callable[[], None]:
         def all_targets() -> None:
+            answer = predictor.given(context[:n])
             for target in range(n_nodes):
-                predictor.predict_proba(context[:n], query[:n], target)
+                answer(query[:n], target)
 
         return all_targets
 
     calls: dict[str, tuple[Callable[[], object], int]] = {
-        "transformer": (lambda: run.predict_all(context, query), n_contexts),
+        "transformer": (predicts(run, n_contexts), n_contexts),
         "model average": (predicts(bnicl.ModelAverage(cards), n_contexts), n_contexts),
         "naive": (predicts(bnicl.NaiveFrequency(cards, "marginal"), n_contexts), n_contexts),
-        "MLE, told the graph": (predicts(bnicl.GivenGraphs(batch.adjacency, cards), n_contexts), n_contexts),
+        "MLE, told the graph": (predicts(bnicl.GivenGraphs(batch.graphs, cards), n_contexts), n_contexts),
         "MLE, told a wrong graph": (
-            predicts(bnicl.GivenGraphs(batch.adjacency.roll(1, 0), cards), n_contexts),
+            predicts(bnicl.GivenGraphs(batch.graphs.roll(1, 0), cards), n_contexts),
             n_contexts,
         ),
     }

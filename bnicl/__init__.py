@@ -1,8 +1,7 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Read the modules in this order: priors, networks, bif, writing, sources, encoding, sampling, estimators, counts, rows,
-averages, orders, structures, searches, transformer, incontext, mle_transformer, construction, generation, incomplete,
-elimination, inference, queries, own, evaluation, heldout, recipes, soap, trained, training, interventions.
+Rooms, in the order of the paper: networks, estimators, transformer, training, evaluation; then figures and files, own (a
+network and rows of the reader's own), batch (chapters as programs) and the command line.
 
 The public names are those of `__init__.pyi`; each is imported when it is first used.
 """

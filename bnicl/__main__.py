@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # what a command needs is imported when it is called: --help is to take no time
-    from bnicl.sweeps import Sweep
+    from bnicl.batch.sweeps import Sweep
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(arguments: argparse.Namespace) -> int:
     if arguments.command in ("predict", "generate"):
-        from bnicl import own
+        from bnicl import commands
 
-        (own.predict if arguments.command == "predict" else own.generate)(arguments)
+        (commands.predict if arguments.command == "predict" else commands.generate)(arguments)
         return 0
     if arguments.command == "chapters":
         _chapters()
         return 0
-    from bnicl.runs import RunFailed
+    from bnicl.batch.runs import RunFailed
 
     try:
         return _run(arguments) if arguments.command == "run" else _sweep(arguments)
@@ -159,7 +159,7 @@ def _number(text: str) -> float:
 
 
 def _chapters() -> None:
-    from bnicl import parameters
+    from bnicl.batch import parameters
 
     for name in parameters.chapters():
         print(f"{name}: {parameters.title_of(name)}")
@@ -168,7 +168,7 @@ def _chapters() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bnicl import runs
+    from bnicl.batch import runs
 
     given: dict[str, str] = {}
     for name, value in arguments.parameters:
@@ -184,8 +184,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from bnicl import sweeps, tables
-    from bnicl.parameters import RESULTS, ROOT
+    from bnicl.batch import sweeps, tables
+    from bnicl.batch.parameters import RESULTS, ROOT
 
     sweep = sweeps.load_sweep(arguments.file)
     out = arguments.out or Path("runs") / sweep.name
@@ -215,7 +215,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _list(sweep: Sweep, out: Path, workers: int | None) -> None:
-    from bnicl import cluster, sweeps
+    from bnicl.batch import cluster, sweeps
 
     done = sweeps.state_of(sweep, out)
     for run in sweep.runs:

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
-from bnicl.counts import Counts
-from bnicl.evaluation import AVERAGE
-from bnicl.networks import BayesianNetwork
+from bnicl.estimators.families import Counts
+from bnicl.evaluation.evaluate import AVERAGE
+from bnicl.networks.graph import BayesianNetwork
 from bnicl.shown import carry_data
 
 _COLORS = sns.color_palette("colorblind").as_hex()

@@ -1,34 +1,31 @@
-"""A network and rows of the reader's own: from files to an answer in one call, and the two commands.
+"""A network and rows of the reader's own: from files to an answer in one call.
 
-`posterior` is `bnicl predict` in Python, and `fit` what it does first; `predict` and `generate` are the commands.
+`posterior` answers one question, `fit` is what it does first, and `answer_file` answers a file of questions: line by
+line in another file, a block at a time. There an empty cell is unknown, and the answers hold what was asked, the
+probability of each state of the target, the interval or standard error that goes with it, how many rows it rests on,
+and whether the target's own table was all that mattered.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from bnicl.construction import construct_mle_transformer
-from bnicl.counts import Counts, Rows
-from bnicl.elimination import split
-from bnicl.encoding import ABSENT, check_states
-from bnicl.generation import generate_from, one_thread
-from bnicl.incomplete import check_joint_states, counts_by_em
-from bnicl.inference import Estimator, FittedNetwork, Posteriors
-from bnicl.networks import BayesianNetwork
-from bnicl.queries import answer_file
-from bnicl.rows import StateNames, count_rows, read_edges, read_rows
-from bnicl.sources import is_network_file, load_network
-from bnicl.writing import write_bif, write_rows
+from bnicl.estimators.families import Counts
+from bnicl.estimators.incomplete import check_joint_states, counts_by_em
+from bnicl.estimators.inference import Estimator, FittedNetwork, ImpossibleEvidence, Posteriors
+from bnicl.files import StateNames, count_rows, line_of, read_edges, read_queries, read_rows
+from bnicl.networks.checks import ABSENT, Rows, check_states
+from bnicl.networks.graph import BayesianNetwork
+from bnicl.networks.sources import is_network_file, load_network
+from bnicl.networks.writing import whole_file
+from bnicl.transformer.construction import read_family
 
 Missing = Literal["refuse", "available", "em"]
 Source = BayesianNetwork | str | os.PathLike[str]
@@ -111,7 +108,7 @@ def fit(
         counts = Counts.of([rows], net)
     else:
         counts = count_rows(rows, net, gaps=missing == "available")
-    return FittedNetwork(counts, estimator, alpha)
+    return FittedNetwork(counts, estimator, alpha, read_family)
 
 
 def _check_rows(rows: Rows | str | os.PathLike[str]) -> None:
@@ -155,10 +152,10 @@ def posterior(
     """
     fitted = fit(network, rows, estimator=estimator, alpha=alpha, missing=missing)
     m, evidence = node_of(fitted.net, target), evidence_of(fitted.net, given or {})
-    return _answer(fitted, m, evidence, samples, seed)
+    return answer_one(fitted, m, evidence, samples, seed)
 
 
-def _answer(fitted: FittedNetwork, m: int, evidence: Tensor, samples: int | None, seed: int) -> Posterior:
+def answer_one(fitted: FittedNetwork, m: int, evidence: Tensor, samples: int | None, seed: int) -> Posterior:
     """The answer to one question, with the names of the states."""
     found = fitted.posterior(m, evidence, samples, seed)
     states = [str(state) for state in fitted.net.states[m]]
@@ -177,7 +174,7 @@ def _source(fitted: FittedNetwork, found: Posteriors) -> str:
     n = f"{fitted.counts.n:,} rows"
     if bool(found.direct):
         by = "constructed transformer" if fitted.estimator == "mle" else f"posterior mean, alpha = {fitted.alpha:g}"
-        return f"{by}: {_number(found.rows.item())} of {n} have these parents"
+        return f"{by}: {plain_number(found.rows.item())} of {n} have these parents"
     if not bool(found.error.isnan().any()):
         return f"weighted samples of the network fitted to {n}"
     unseen = found.unseen.item()
@@ -188,7 +185,7 @@ def _source(fitted: FittedNetwork, found: Posteriors) -> str:
     return f"exact inference in the network fitted to {n}{note}"
 
 
-def _number(value: float) -> str:
+def plain_number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
 
 
@@ -215,148 +212,61 @@ def evidence_of(net: BayesianNetwork, given: Mapping[str, object], what: str = "
     return evidence
 
 
-# --- the commands ---------------------------------------------------------------------------------
+# --- files of questions ---------------------------------------------------------------------------
+
+_AT_ONCE = 4096  # queries
 
 
-def predict(arguments: argparse.Namespace) -> None:
-    """`bnicl predict`: one answer on the screen, or those to a file of queries in another file."""
-    if (arguments.queries is None) != (arguments.out is None):
-        raise ValueError("--queries: expected together with --out, a file for the answers, got one of the two")
-    if arguments.queries is not None and (arguments.given or arguments.train):
-        raise ValueError("--queries: expected neither --given nor --train beside it, got one of them")
-    if arguments.out is not None:
-        check_new([arguments.out], arguments, arguments.force)
-    if arguments.train is not None:
-        _check_plain(arguments)
-    with one_thread():
-        fitted = _fit(arguments)
-        if arguments.queries is not None:
-            target = node_of(fitted.net, arguments.target, "--target")
-            n, direct = answer_file(fitted, target, arguments.queries, arguments.out, arguments.samples, arguments.seed)
-            other = "exact inference" if arguments.samples is None else "weighted samples"
-            by = "the constructed transformer" if fitted.estimator == "mle" else "the posterior mean of one table"
-            print(
-                f"finished: {n:,} queries in {arguments.out}, {direct:,} by {by}, {n - direct:,} by {other}, from "
-                f"{fitted.counts.n:,} rows"
-            )
-            return
-    target = node_of(fitted.net, arguments.target, "--target")
-    evidence = evidence_of(fitted.net, _parsed(arguments.given, fitted.net), "--given")
-    if arguments.train is None:
-        print(_answer(fitted, target, evidence, arguments.samples, arguments.seed))
-        return
-    known = {int(m) for m in (evidence[0] != ABSENT).nonzero()[:, 0]}
-    if split(fitted.net, target, known | set(fitted.net.parents[target])).factors != [target]:
-        raise ValueError("--train: expected evidence without descendants of the target, which a transformer reads left "
-                         "to right, got some")  # fmt: skip
-    if unknown := [fitted.net.names[p] for p in fitted.net.parents[target] if p not in known]:
-        raise ValueError(f"--train: expected a state for every parent of the target, got none for {', '.join(unknown)}")
-    p = _trained(arguments, fitted.net)(evidence, target)[0].tolist()
-    for state, value in zip(fitted.net.states[target], p, strict=True):
-        print(f"{value:8.4f}  {arguments.target}={state}")
-    matching = fitted.counts.matching(evidence, target).item()
-    print(f"trained transformer: {_number(matching)} of {fitted.counts.n:,} rows have these parents")
+def answer_file(
+    fitted: FittedNetwork, target: int, queries: Path, out: Path, samples: int | None = None, seed: int = 0
+) -> tuple[int, int]:
+    """Answers every query of a CSV file in the file `out`, which appears when it is whole.
+
+    fitted, target, samples, seed: as for `FittedNetwork.posterior`. queries: a column for each node that any of them
+    knows. Returns how many there are, and how many one table answered.
+
+    Raises ValueError with the line for values that cannot be, and for evidence that is impossible under the fit.
+    """
+    import pandas as pd
+    from tqdm import tqdm
+
+    net = fitted.net
+    known, blocks = read_queries(queries, net)
+    beside = {"low": "low", "high": "high"} if fitted.estimator == "posterior-mean" else {}
+    beside |= {"error": "standard error"} if samples is not None else {}
+    header = _header(fitted, target, known, list(beside.values()))
+    direct = n = 0
+    with whole_file(out) as part, tqdm(unit=" queries", disable=None) as progress:
+        for _, evidence in blocks:
+            if bool((evidence[:, target] != ABSENT).any()):
+                raise ValueError(f"{queries}: expected no values of the target {net.names[target]}, got some")
+            for asked in evidence.split(_AT_ONCE):
+                try:
+                    found = fitted.posterior(target, asked, samples, seed)
+                except ImpossibleEvidence as error:
+                    raise ValueError(f"{queries}, line {line_of(queries, n + error.query)}: {error}") from None
+                numbers = torch.cat([found.probabilities, *(getattr(found, name) for name in beside)], dim=1)
+                tail = pd.DataFrame({"rows": found.rows.numpy(), "direct": found.direct.numpy()})
+                columns = [*_named(fitted, known, asked), pd.DataFrame(numbers.numpy()), tail]
+                pd.concat(columns, axis=1).to_csv(
+                    part, mode="a", header=header if n == 0 else False, index=False, float_format="%.6g"
+                )
+                direct, n = direct + int(found.direct.sum()), n + len(asked)
+                progress.update(len(asked))
+    return n, direct
 
 
-def generate(arguments: argparse.Namespace) -> None:
-    """`bnicl generate`: new rows, the figure that sets their marginals beside the context's, and a manifest."""
-    import matplotlib.pyplot as plt
-
-    from bnicl import figures, runs
-
-    out = arguments.out
-    if out.suffix != ".csv":
-        raise ValueError(f"out: expected a file that ends in .csv, got {str(out)!r}")
-    files = [out.with_suffix(suffix) for suffix in (".csv", ".png", ".json")]
-    check_new(files, arguments, arguments.force)
-    if arguments.train is not None:
-        _check_plain(arguments)
-    fitted = _fit(arguments)
-    counts, net = fitted.counts, fitted.net
-    if arguments.train is not None:
-        conditionals = _trained(arguments, net)
-    elif fitted.estimator == "mle":
-        wide = sum(net.cardinalities) > 64
-        built = construct_mle_transformer(net, max_context=max(1, counts.n), variant="causal", sparse=wide)
-        conditionals = built.counted(counts)
-    else:
-        conditionals = fitted.conditionals
-    with one_thread():
-        new = generate_from(conditionals, net.n_nodes, arguments.n, arguments.seed)
-    figure = figures.marginals(counts, Counts.of([new], net))
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bnicl-") as folder:
-        parts = [Path(folder) / path.name for path in files]
-        write_rows(parts[0], net, new)
-        figure.savefig(parts[1], dpi=150)
-        plt.close(figure)
-        inputs = [Path(name) for name in (arguments.network, arguments.context) if Path(name).is_file()]
-        manifest: dict[str, Any] = {
-            "call": {name: str(value) for name, value in vars(arguments).items() if name != "command"},
-            "rows in the context": counts.n,
-            "sha256": {**{str(path): runs.file_digest(path) for path in inputs}, str(out): runs.file_digest(parts[0])},
-            **runs.environment(),
-        }
-        parts[2].write_text(json.dumps(manifest, indent=1) + "\n")
-        for part, path in zip(parts, files, strict=True):
-            part.replace(path)
-    print(f"finished: {arguments.n:,} rows in {out}, from {counts.n:,}; figure and manifest beside it")
+def _header(fitted: FittedNetwork, target: int, known: list[int], beside: list[str]) -> list[str]:
+    """The names of the columns; one that a node has, too, gets another name."""
+    names = fitted.net.names
+    p = [f"P({names[target]}={state})" for state in fitted.net.states[target]]
+    own = [*p, *(f"{name} {what}" for what in beside for name in p), "rows", "direct"]
+    return [*(names[m] for m in known), *(f"answer {name}" if name in names else name for name in own)]
 
 
-def _fit(arguments: argparse.Namespace) -> FittedNetwork:
-    if arguments.alpha is not None and arguments.estimator != "posterior-mean":
-        raise ValueError(f"--alpha: expected --estimator posterior-mean beside it, got {arguments.estimator}")
-    return fit(
-        arguments.network,
-        arguments.context,
-        estimator=arguments.estimator,
-        alpha=0.5 if arguments.alpha is None else arguments.alpha,
-        missing=arguments.missing,
-    )
+def _named(fitted: FittedNetwork, known: list[int], asked: Tensor) -> list[object]:
+    """What was asked, a column for each node, by the names of the states."""
+    import pandas as pd
 
-
-def _check_plain(arguments: argparse.Namespace) -> None:
-    """A transformer that is trained has an estimator of its own, and reads whole rows."""
-    for name, default in (("estimator", "mle"), ("missing", "refuse"), ("alpha", None), ("samples", None)):
-        if (given := getattr(arguments, name, default)) != default:
-            raise ValueError(f"--train: expected no --{name} beside it, got {given}")
-
-
-def _trained(arguments: argparse.Namespace, net: BayesianNetwork) -> Callable[[Tensor, int], Tensor]:
-    """A transformer trained for the graph, as a function of queries and a target, after the context."""
-    from bnicl.recipes import TrainingConfig
-    from bnicl.training import train
-
-    with tempfile.TemporaryDirectory(prefix="bnicl-") as folder:
-        graph = str(Path(folder) / "graph.bif")
-        write_bif(graph, replace(net, cpts=None))
-        run = train(TrainingConfig(graph=graph, seconds=arguments.train))
-    return run.conditioned(read_rows(arguments.context, net))
-
-
-def check_new(files: list[Path], arguments: argparse.Namespace, force: bool) -> None:
-    """Raises before any work for a file that is there already, is an input of the call, or has no folder."""
-    inputs = (getattr(arguments, name, None) for name in ("network", "context", "queries"))
-    taken = {Path(name).resolve() for name in inputs if name is not None}
-    for path in files:
-        if not path.parent.is_dir():
-            raise ValueError(f"out: expected a folder that is there, got {str(path.parent)!r}")
-        if path.exists() and not path.is_file():
-            raise ValueError(f"out: expected a file, got {path}, which is something else")
-        if path.resolve() in taken:
-            raise ValueError(f"out: expected another file than what is read, got {path}")
-        if path.exists() and not force:
-            raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
-
-
-def _parsed(texts: list[str], net: BayesianNetwork) -> dict[str, str]:
-    """NODE=STATE, each node once; where a name holds a "=" itself, the longest name of a node wins."""
-    given: dict[str, str] = {}
-    for text in texts:
-        name = max((name for name in net.names if text.startswith(f"{name}=")), key=len, default="")
-        if not name:
-            known = ", ".join(net.names[:20]) + (", ..." if net.n_nodes > 20 else "")
-            raise ValueError(f"--given: expected NODE=STATE with a node of {known}, got {text!r}")
-        if name in given:
-            raise ValueError(f"--given: expected each node once, got {name} twice")
-        given[name] = text[len(name) + 1 :]
-    return given
+    states = fitted.net.states
+    return [pd.Series([[*map(str, states[m]), ""][code] for code in asked[:, m].tolist()]) for m in known]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dask_jobqueue.slurm import SLURMCluster
 
-from bnicl import sweeps
+from bnicl.batch import sweeps
 from bnicl.__main__ import main
 
 JOBS = 20  # workers, each with one run at a time

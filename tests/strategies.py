@@ -1,9 +1,22 @@
-"""Hypothesis strategies: networks with mixed cardinalities, and contexts with a query."""
+"""Networks with mixed cardinalities, and contexts with a query: by chance, and as Hypothesis strategies."""
 
+from collections.abc import Sequence
+
+import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 import bnicl
+
+
+def random_dag(
+    n_nodes: int, edge_prob: float, cardinalities: int | Sequence[int] = 2, seed: int | torch.Generator = 0
+) -> bnicl.BayesianNetwork:
+    """A random graph over the order 0..M-1: each edge i -> j, i < j, with probability `edge_prob`."""
+    cards = (cardinalities,) * n_nodes if isinstance(cardinalities, int) else tuple(cardinalities)
+    adjacency = torch.rand(n_nodes, n_nodes, generator=bnicl.make_generator(seed)) < edge_prob
+    parents = tuple(tuple(i for i in range(j) if adjacency[i, j]) for j in range(n_nodes))
+    return bnicl.BayesianNetwork(tuple(f"X{m}" for m in range(n_nodes)), parents, cards)
 
 
 @st.composite

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bnicl
-from bnicl.networks import import_pgmpy
+from bnicl.networks.graph import import_pgmpy
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 
@@ -71,10 +71,6 @@ NETWORKS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: bnicl.load_network("nowhere/net.bif"),
         r"network: expected a file of a network, got 'nowhere",
     ),
-    "edge probability": (lambda: bnicl.random_dag(5, 1.5), r"edge_prob: expected a number in \[0, 1\], got 1\.5"),
-    "edge probability nan": (lambda: bnicl.random_dag(5, math.nan), r"edge_prob: expected .* got nan"),
-    "no nodes": (lambda: bnicl.random_dag(0, 0.5), r"n_nodes: expected an integer of at least 1, got 0"),
-    "wrong cards": (lambda: bnicl.random_dag(3, 0.5, cardinalities=[2]), r"cardinalities: expected 3, got 1"),
     "alpha and prior": (
         lambda: NET.with_random_cpts(1.0, prior=bnicl.TwoBands()),
         r"with_random_cpts: expected alpha or prior, got both",
@@ -95,9 +91,13 @@ NETWORKS: dict[str, tuple[Callable[[], object], str]] = {
         r"parents of b: expected an integer of at least 0, got 0\.0",
     ),
     "float rows": (lambda: bnicl.NetworkPrior(NET).sample(2, 1.5), r"n: expected an integer .* got 1\.5"),  # type: ignore[arg-type]
-    "stream": (
-        lambda: bnicl.ContextBatches(bnicl.NetworkPrior(NET), 2, 3, seed=-1),
-        r"seed: expected an integer of at least 0, got -1",
+    "empty pool": (
+        lambda: bnicl.Pool(bnicl.NetworkPrior(NET), 0),
+        r"n: expected an integer of at least 1, got 0",
+    ),
+    "a pool of a network": (
+        lambda: bnicl.Pool(NET, 3),  # type: ignore[arg-type]
+        r"prior: expected a prior over networks, got Bayes",
     ),
     "tables of another batch": (
         lambda: bnicl.conditional(NET, bnicl.NetworkPrior(NET).sample(4, 1).cpts, QUERY, 2),
@@ -250,14 +250,6 @@ SETTINGS: dict[str, tuple[Callable[[], object], str]] = {
     "wrong prediction": (
         lambda: bnicl.evaluate({"narrow": Sevens(1)}, NET, [5], 4),
         r"predictor 'narrow': expected a tensor of shape \(4, 2\), got \(4, 1\)",
-    ),
-    "absent code": (
-        lambda: bnicl.encoding.one_hot(torch.tensor([-2, 0]), (2, 2)),
-        r"states: expected states of node 0 in 0\.\.1, got -2",
-    ),
-    "columns": (
-        lambda: bnicl.encoding.from_one_hot(torch.ones(4), (2, 2)),
-        r"columns: expected block 0 to be one-hot or zero",
     ),
 }
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import bnicl
-from bnicl.bif import read_bif
-from bnicl.networks import import_pgmpy
-from bnicl.sources import GRAPHS, example_models, is_network_file
+from bnicl.networks.bif import read_bif
+from bnicl.networks.graph import import_pgmpy
+from bnicl.networks.sources import GRAPHS, example_models, is_network_file
 from tests.agrum import ask
 
 CASES = Path(__file__).parent / "cases"

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from bnicl import runs
+from bnicl.batch import runs
 
 ROOT = Path(__file__).resolve().parents[1]
 

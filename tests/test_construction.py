@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import bnicl
-from bnicl.mle_transformer import MLETransformer, Subspaces, Variant, error_bound, rounding
-from bnicl.sources import GRAPHS
-from tests.strategies import tasks
+from bnicl.networks.sources import GRAPHS
+from bnicl.transformer.mle_transformer import MLETransformer, Subspaces, Variant, error_bound, rounding
+from tests.strategies import random_dag, tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 Task = tuple[bnicl.BayesianNetwork, Tensor, Tensor, int]
@@ -43,7 +43,7 @@ def random_network(seed: int) -> tuple[bnicl.BayesianNetwork, torch.Generator]:
     n_nodes = int(torch.randint(2, 9, (), generator=generator))
     cards = torch.randint(2, 6, (n_nodes,), generator=generator).tolist()
     edge_prob = torch.rand((), generator=generator).item()
-    return bnicl.random_dag(n_nodes, edge_prob, cardinalities=cards, seed=generator), generator
+    return random_dag(n_nodes, edge_prob, cardinalities=cards, seed=generator), generator
 
 
 def raw_output(predictor: MLETransformer, context: Tensor, query: Tensor, target: int) -> Tensor:
@@ -193,7 +193,7 @@ def test_the_sparse_form_is_exact_on_real_networks(name: str) -> None:
         net, 2e-5, max_context=100, variant="causal", dtype=torch.float32, sparse=True
     )
     rows = bnicl.forward_sample(net, 104, seed=1)
-    answer = predictor.conditioned(rows[:100])
+    answer = predictor.counted(bnicl.Counts.of([rows[:100]], net))
     mle = bnicl.MaximumLikelihood(net, "nearest")
     for target in range(net.n_nodes):
         expected = mle.predict_proba(rows[:100].expand(8, -1, -1), rows[96:], target)

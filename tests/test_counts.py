@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import bnicl
-from bnicl.counts import Counts
-from bnicl.encoding import ABSENT
-from bnicl.inference import FittedNetwork
+from bnicl.estimators.families import Counts
+from bnicl.estimators.inference import FittedNetwork
+from bnicl.networks.checks import ABSENT
+from tests.strategies import random_dag
 
 
 def by_hand(rows: torch.Tensor, query: torch.Tensor, parents: list[int], target: int, card: int) -> list[float]:
@@ -18,7 +19,7 @@ def by_hand(rows: torch.Tensor, query: torch.Tensor, parents: list[int], target:
 def test_counts_are_those_of_a_loop_over_the_rows(seed: int) -> None:
     generator = bnicl.make_generator(seed)
     cards = torch.randint(2, 5, (5,), generator=generator).tolist()
-    net = bnicl.random_dag(5, 0.7, cardinalities=cards, seed=generator)
+    net = random_dag(5, 0.7, cardinalities=cards, seed=generator)
     rows = bnicl.NetworkPrior(net).sample(1, 60, generator).rows[0]
     rows[torch.rand(rows.shape, generator=generator) < 0.1 * (seed % 2)] = ABSENT
     counts = Counts.of(rows.split(17), net)

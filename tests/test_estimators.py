@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import bnicl
-from bnicl.estimators import Unmatched
-from bnicl.networks import import_pgmpy
+from bnicl.estimators.counting import Unmatched
+from bnicl.networks.graph import import_pgmpy
 from tests.strategies import tasks
 
 Task = tuple[bnicl.BayesianNetwork, Tensor, Tensor, int]

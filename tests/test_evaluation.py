@@ -8,7 +8,7 @@ from scipy.stats import bootstrap, entropy
 from torch import Tensor
 
 import bnicl
-from bnicl.evaluation import AVERAGE, bootstrap_interval
+from bnicl.evaluation.evaluate import AVERAGE, bootstrap_interval
 
 
 class Truth:

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bnicl import cluster as cluster_module
-from bnicl.runs import load_results
+from bnicl.batch import cluster as cluster_module
+from bnicl.batch.runs import load_results
 from tests.sweeping import Cluster, Sweeping, another_python3, expected, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -282,7 +282,10 @@ def test_the_scheduler_lost_for_good(cluster: Cluster, sweeping: Sweeping) -> No
     cluster.worker()
     cluster.wait_for(1)
     call = sweeping.call("--scheduler", cluster.address)
-    impatient = "from bnicl import __main__, cluster; cluster.PATIENCE_SECONDS = 3.0; raise SystemExit(__main__.main())"
+    impatient = (
+        "from bnicl import __main__; from bnicl.batch import cluster; cluster.PATIENCE_SECONDS = 3.0; "
+        "raise SystemExit(__main__.main())"
+    )
     client = subprocess.Popen(
         [sys.executable, "-c", impatient, *call[3:]], cwd=sweeping.folder, text=True, stderr=subprocess.PIPE
     )
@@ -329,8 +332,9 @@ def test_workers_with_another_version_of_the_package_are_refused(cluster: Cluste
     copy = sweeping.folder / "other"
     shutil.copytree(ROOT / "bnicl", copy / "bnicl", ignore=shutil.ignore_patterns("__pycache__"))
     notebook = sweeping.folder / "squares.ipynb"
-    notebook.write_text(notebook.read_text().replace("import time", "import time, bnicl.sampling"))
-    (copy / "bnicl" / "sampling.py").write_text((copy / "bnicl" / "sampling.py").read_text() + "# edited\n")
+    notebook.write_text(notebook.read_text().replace("import time", "import time, bnicl.networks.sampling"))
+    edited = copy / "bnicl" / "networks" / "sampling.py"
+    edited.write_text(edited.read_text() + "edited = 1\n")
     cluster.scheduler()
     cluster.worker(PYTHONPATH=str(copy))
     cluster.wait_for(1)

@@ -6,9 +6,9 @@ from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor
 
 import bnicl
-from bnicl.mle_transformer import Variant
-from bnicl.networks import import_pgmpy
-from bnicl.sampling import ravel_states
+from bnicl.networks.graph import import_pgmpy
+from bnicl.networks.sampling import ravel_states
+from bnicl.transformer.mle_transformer import Variant
 
 ASIA = bnicl.load_network("asia")
 CONTEXT = bnicl.forward_sample(ASIA, 500, seed=3)
@@ -92,13 +92,13 @@ def test_every_variant_and_the_counting_mle_generate_the_same_rows() -> None:
 def test_the_context_is_read_once_for_all_targets_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = bnicl.construct_mle_transformer(ASIA, variant="causal")
     calls = []
-    remember = bnicl.Transformer.remember
+    remember = bnicl.Transformer.prefill
 
     def counted(self: bnicl.Transformer, context: Tensor) -> object:
         calls.append(1)
         return remember(self, context)
 
-    monkeypatch.setattr(bnicl.Transformer, "remember", counted)
+    monkeypatch.setattr(bnicl.Transformer, "prefill", counted)
     bnicl.generate(predictor, CONTEXT, n=50, seed=0)
     assert len(calls) == 1
 

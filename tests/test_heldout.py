@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl.heldout import UNIFORM, held_out
+from bnicl.evaluation.heldout import UNIFORM, held_out
 
 NET = bnicl.load_network("general5").with_random_cpts(alpha=1.0, seed=3)
 ROWS = bnicl.forward_sample(NET, 300, seed=4)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl.counts import Counts
-from bnicl.encoding import ABSENT
-from bnicl.incomplete import counts_by_em, expected_counts
-from bnicl.inference import FittedNetwork
+from bnicl.estimators.families import Counts
+from bnicl.estimators.incomplete import counts_by_em, expected_counts
+from bnicl.estimators.inference import FittedNetwork
+from bnicl.networks.checks import ABSENT
 from tests.agrum import ask
+from tests.strategies import random_dag
 
 Key = tuple[int, ...]
 
@@ -58,7 +59,7 @@ def keys(net: bnicl.BayesianNetwork, family: Key) -> list[Key]:
 @pytest.mark.parametrize("seed", range(4))
 def test_expected_counts_are_those_of_a_loop_over_completions(seed: int) -> None:
     """From two different beginnings, with the posterior-mean step: the same fixed point."""
-    net = bnicl.random_dag(3, 0.8, cardinalities=(2, 3, 2), seed=seed)
+    net = random_dag(3, 0.8, cardinalities=(2, 3, 2), seed=seed)
     rows = with_gaps(net, 1, 12, 0.3, seed)
     found = expected_counts(rows, net, alpha=1.5)
     for m, count in enumerate(by_loops(net, rows[0].tolist(), 1.5, 400)):

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl.counts import Counts
-from bnicl.elimination import WIDEST, Parts, Plan, split
-from bnicl.encoding import ABSENT
-from bnicl.inference import FittedNetwork, ImpossibleEvidence
-from bnicl.networks import import_pgmpy
+from bnicl.estimators.elimination import WIDEST, Parts, Plan, split
+from bnicl.estimators.families import Counts
+from bnicl.estimators.inference import FittedNetwork, ImpossibleEvidence
+from bnicl.networks.checks import ABSENT
+from bnicl.networks.graph import import_pgmpy
+from tests.strategies import random_dag
 
 
 def random_task(seed: int) -> tuple[bnicl.BayesianNetwork, Tensor, torch.Generator]:
@@ -20,7 +21,7 @@ def random_task(seed: int) -> tuple[bnicl.BayesianNetwork, Tensor, torch.Generat
     n_nodes = int(torch.randint(2, 9, (), generator=generator))
     cards = torch.randint(2, 5, (n_nodes,), generator=generator).tolist()
     density = torch.rand((), generator=generator).item()
-    net = bnicl.random_dag(n_nodes, density, cardinalities=cards, seed=generator)
+    net = random_dag(n_nodes, density, cardinalities=cards, seed=generator)
     n = int(torch.randint(1, 300, (), generator=generator))
     return net, bnicl.NetworkPrior(net).sample(1, n, generator).rows[0], generator
 
@@ -53,7 +54,7 @@ def by_enumeration(net: bnicl.BayesianNetwork, tables: list[Tensor], target: int
 @pytest.mark.parametrize("first", range(0, 200, 25))
 def test_the_posterior_is_the_sum_over_all_joint_states(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evidence of any kind, descendants included; what is refused has no answer in the sum either, or no row."""
-    monkeypatch.setattr("bnicl.inference.DRAWS", 5)
+    monkeypatch.setattr("bnicl.estimators.inference.DRAWS", 5)
     direct, exact = 0, 0
     for seed in range(first, first + 25):
         net, rows, generator = random_task(seed)
@@ -174,7 +175,7 @@ def test_an_answer_that_no_row_speaks_of_is_refused_and_a_part_of_one_is_told() 
 
 def test_credible_intervals_hold_the_share_that_they_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over networks from the prior: the true conditional lies in the interval 95 times of 100, direct or not."""
-    monkeypatch.setattr("bnicl.inference.DRAWS", 400)
+    monkeypatch.setattr("bnicl.estimators.inference.DRAWS", 400)
     net = bnicl.BayesianNetwork(("cause", "effect"), ((), (0,)), (2, 2))
     drawn = bnicl.NetworkPrior(net, bnicl.Dirichlet(1.0)).sample(400, 20, seed=0)
     inside = torch.zeros(2)

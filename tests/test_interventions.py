@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import bnicl
-from bnicl import interventions
-from bnicl.interventions import OTHER, PARENT, TARGET
+from bnicl.evaluation import mechanism as interventions
+from bnicl.evaluation.mechanism import OTHER, PARENT, TARGET
 
 NET = bnicl.load_network("general5")
 NETWORKS = bnicl.NetworkPrior(NET)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bnicl.parameters import RESULTS
+from bnicl.batch.parameters import RESULTS
 from tools.made_by import PAGE, sources_of, table_line
 
 

@@ -2,15 +2,14 @@ import gzip
 from dataclasses import replace
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 
 import bnicl
-from bnicl.networks import import_pgmpy
-from bnicl.sources import PAPER_GRAPHS, example_models
+from bnicl.networks.graph import import_pgmpy
+from bnicl.networks.sources import PAPER_GRAPHS, example_models
 from tests.strategies import networks
 
 # The paper's graphs as its text gives them: child: parents.
@@ -130,24 +129,6 @@ def test_from_edges_sorts_topologically_and_keeps_the_order_of_ties() -> None:
     assert net.names == ("b", "c", "a")
     assert net.cardinalities == (3, 4, 2)
     assert net.parents == ((), (), (0, 1))
-
-
-def test_random_dags_have_the_edge_probability_that_is_asked_for() -> None:
-    nets = [bnicl.random_dag(6, 0.3, connected=False, seed=seed) for seed in range(400)]
-    share = sum(len(net.edges) for net in nets) / (400 * 15)
-    assert share == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 6000) ** 0.5)
-    assert len(bnicl.random_dag(6, 1.0, seed=0).edges) == 15
-    assert len(bnicl.random_dag(6, 0.0, connected=False, seed=0).edges) == 0
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_connected_random_dag_is_connected(seed: int) -> None:
-    net = bnicl.random_dag(7, 0.1, seed=seed, cardinalities=[2, 3, 2, 4, 2, 2, 5])
-    graph = nx.Graph(list(net.edges))
-    assert graph.number_of_nodes() == 7
-    assert nx.is_connected(graph)
-    assert net.edges == bnicl.random_dag(7, 0.1, seed=seed).edges
-    assert net.cardinalities == (2, 3, 2, 4, 2, 2, 5)
 
 
 def test_dirichlet_rows_have_the_moments_of_the_dirichlet() -> None:

@@ -15,10 +15,10 @@ import torch
 
 import bnicl
 from bnicl.__main__ import main
-from bnicl.counts import Counts
-from bnicl.encoding import ABSENT
-from bnicl.inference import FittedNetwork
-from bnicl.writing import write_rows
+from bnicl.estimators.families import Counts
+from bnicl.estimators.inference import FittedNetwork
+from bnicl.files import write_rows
+from bnicl.networks.checks import ABSENT
 
 
 @pytest.fixture
@@ -199,8 +199,8 @@ def test_all_blocks_of_answers_have_the_same_columns(
     more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bnicl.queries._AT_ONCE", 4)
-    monkeypatch.setattr("bnicl.inference.DRAWS", 20)
+    monkeypatch.setattr("bnicl.own._AT_ONCE", 4)
+    monkeypatch.setattr("bnicl.estimators.inference.DRAWS", 20)
     net, rows = chain(("a", "b", "c"))
     call = files_of(net, rows)
     Path("q.csv").write_text("a,c\n" + "0,\n" * 4 + ",0\n" * 3 + "1,1\n")

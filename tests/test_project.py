@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 import bnicl
 from benchmarks.__main__ import END, START, as_markdown
-from bnicl import parameters
+from bnicl.batch import parameters
 from tools.add_install_cell import with_cell
 from tools.execute_chapters import README_FIGURE, README_IMAGE, figure
 
@@ -58,7 +58,7 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
     declared = {canonicalize_name(r.name) for r in requirements()}
     ours = {"bnicl", "conftest", "benchmarks", "tests", "tools"}
     provided = importlib.metadata.packages_distributions()
-    files = [path for folder in ("bnicl", "tests", "benchmarks", "tools") for path in (ROOT / folder).glob("*.py")]
+    files = [path for folder in ("bnicl", "tests", "benchmarks", "tools") for path in (ROOT / folder).rglob("*.py")]
     for path in files:
         statements = list(ast.walk(ast.parse(path.read_text())))
         named = [name.name for node in statements if isinstance(node, ast.Import) for name in node.names]
@@ -159,7 +159,7 @@ def test_the_skeleton_is_complete(path: Path) -> None:
     assert 2 <= text.count("```{exercise}") <= 3
     assert text.count("```{exercise}") == text.count("{solution-start}") == text.count("{solution-end}")
     assert f"bnicl run {path.stem}" in text
-    assert "runs.provenance()" in "".join(code_cells(path)[-1]["source"])
+    assert "bnicl.provenance()" in "".join(code_cells(path)[-1]["source"])
 
 
 @every_chapter

@@ -14,11 +14,10 @@ import torch
 
 import bnicl
 from bnicl.__main__ import main
-from bnicl.counts import Counts
-from bnicl.generation import generate_from
-from bnicl.rows import count_rows, read_edges, read_rows
-from bnicl.sources import example_models
-from bnicl.writing import write_rows
+from bnicl.estimators.families import Counts
+from bnicl.evaluation.generation import generate_from
+from bnicl.files import count_rows, read_edges, read_rows, write_rows
+from bnicl.networks.sources import example_models
 
 NET = bnicl.BayesianNetwork(
     ("a", "b", "c"), ((), (0,), (0, 1)), (2, 3, 2), states=(("no", "yes"), (1, 2, 3), ("x", "y"))
@@ -70,7 +69,7 @@ def test_the_name_of_a_state_may_look_like_a_missing_value(tmp_path: Path) -> No
 def test_counting_in_blocks_is_counting_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = bnicl.forward_sample(NET.with_random_cpts(seed=0), 1000, seed=0)
     write_rows(tmp_path / "rows.csv", NET, rows)
-    monkeypatch.setattr("bnicl.rows._BLOCK", 7)
+    monkeypatch.setattr("bnicl.files._BLOCK", 7)
     counts = count_rows(tmp_path / "rows.csv", NET)
     for ours, whole in zip(counts.families, Counts.of([rows], NET).families, strict=True):
         assert torch.equal(ours.evidence, whole.evidence)

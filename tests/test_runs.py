@@ -12,10 +12,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bnicl import kernels, parameters, runs
 from bnicl.__main__ import main
-from bnicl.parameters import Parameter, by_profile
-from bnicl.sources import example_models
+from bnicl.batch import kernels, parameters, runs, staleness
+from bnicl.batch.parameters import Parameter, by_profile
+from bnicl.networks.sources import example_models
 from tests.sweeping import another_python3
 from tools.execute_chapters import execute
 
@@ -27,7 +27,7 @@ def write_chapter(folder: Path, name: str, *cells: str) -> None:
     notebook = new_notebook(
         cells=[
             new_markdown_cell(f"# The chapter {name}"),
-            new_code_cell("from bnicl import runs\nfrom bnicl.parameters import *"),
+            new_code_cell("from bnicl.batch import runs\nfrom bnicl.batch.parameters import *"),
             new_code_cell(first, metadata={"tags": ["parameters"]}),
             *(new_code_cell(cell) for cell in rest),
         ],
@@ -67,7 +67,7 @@ def test_a_run_leaves_notebook_tables_and_manifest(book: Path, tmp_path: Path) -
     assert manifest["parameters"] == {"n": 10, "alpha": 2.0, "network": "chain5"}
     assert manifest["profile"] == "smoke"
     assert manifest["status"] == "finished"
-    assert manifest["tables"] == {"sum.csv": runs.digest((folder / "sum.csv").read_bytes())}
+    assert manifest["tables"] == {"sum.csv": staleness.digest((folder / "sum.csv").read_bytes())}
     assert {"commit", "code", "versions", "hardware", "seconds", "started"} <= set(manifest)
     assert {"torch", "numpy", "pgmpy", "python", "bnicl"} <= set(manifest["versions"])
     cells = nbformat.read(folder / "chapter.ipynb", as_version=4).cells
@@ -81,9 +81,12 @@ def test_other_parameters_profiles_and_cells_have_other_names(book: Path) -> Non
     names = {runs.run_chapter("sums").name, runs.run_chapter("sums", {"n": 3}).name}
     names.add(runs.run_chapter("sums", profile="book").name)
     path = book / "sums.ipynb"
-    path.write_text(path.read_text().replace("import pandas as pd", "import pandas  as pd"))
     names.add(runs.run_chapter("sums").name)
-    assert len(names) == 4
+    path.write_text(path.read_text().replace("import pandas as pd", "import pandas  as pd  # the same"))
+    assert runs.plan_run("sums").name in names
+    path.write_text(path.read_text().replace("import pandas  as pd", "import pandas  as pd; other = 1"))
+    assert runs.plan_run("sums").name not in names
+    assert len(names) == 3
 
 
 def test_a_cell_that_raises_is_named_and_the_notebook_kept(
@@ -305,11 +308,14 @@ def test_two_cells_of_parameters_are_refused(book: Path) -> None:
 def test_the_version_of_the_code_changes_with_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bnicl").mkdir()
     (tmp_path / "bnicl" / "a.py").write_text("x = 1")
+    monkeypatch.setattr(staleness, "PACKAGE", tmp_path / "bnicl")
     monkeypatch.setattr(runs, "ROOT", tmp_path)
-    first = runs.code_version()
-    assert runs.code_version() == first
+    first = staleness.code_version()
+    assert staleness.code_version() == first
+    (tmp_path / "bnicl" / "a.py").write_text('"""Prose."""\n\nx = 1  # a comment')
+    assert staleness.code_version() == first
     (tmp_path / "bnicl" / "a.py").write_text("x = 2")
-    assert runs.code_version() != first
+    assert staleness.code_version() != first
     assert runs.environment()["commit"].startswith("unknown")
 
 
@@ -356,7 +362,7 @@ def test_a_kernel_is_this_python_whatever_spec_has_the_name(
 def test_a_kernel_imports_the_bnicl_that_started_it(book: Path, tmp_path: Path) -> None:
     """As it is in the folder of a call, where that is another checkout than the installed one."""
     other = tmp_path / "other"
-    shutil.copytree(Path(runs.__file__).parent, other / "bnicl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(staleness.PACKAGE, other / "bnicl", ignore=shutil.ignore_patterns("__pycache__"))
     write_chapter(book, "where", "n: int = 1", "import bnicl", "print(bnicl.__file__)")
     subprocess.run([sys.executable, "-m", "bnicl", "run", book / "where.ipynb"], cwd=other, check=True)
     (notebook,) = (other / "runs").glob("where-*/chapter.ipynb")

@@ -2,11 +2,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from scipy.stats import chisquare
-from torch.utils.data import DataLoader
 
 import bnicl
-from bnicl.networks import import_pgmpy
-from bnicl.sampling import sample_rows, with_noise
+from bnicl.networks.graph import import_pgmpy
+from bnicl.networks.sampling import sample_rows, with_noise
 from tests.strategies import networks
 
 
@@ -93,21 +92,6 @@ def test_every_batch_has_fresh_tables_unless_the_network_brings_its_own() -> Non
     assert torch.equal(kept, own.tables[0].expand(2, 2))
     redrawn = bnicl.NetworkPrior(own, bnicl.Dirichlet(alpha=1)).sample(2, 1, 0).cpts[0]
     assert not torch.equal(redrawn[0], redrawn[1])
-
-
-def test_two_workers_never_emit_the_same_batch() -> None:
-    stream = bnicl.ContextBatches(bnicl.NetworkPrior(bnicl.load_network("chain5")), batch_size=2, n=20, seed=0)
-    loader = DataLoader(stream, batch_size=None, num_workers=2)
-    seen = [batch.rows.flatten().tolist() for _, batch in zip(range(8), loader, strict=False)]
-    assert len({tuple(rows) for rows in seen}) == 8
-
-
-def test_a_stream_repeats_itself_from_its_seed() -> None:
-    prior = bnicl.NetworkPrior(bnicl.load_network("chain5"))
-    streams = [iter(bnicl.ContextBatches(prior, 2, 5, seed=seed)) for seed in (1, 1, 2)]
-    first, again, other = ([next(s).rows for _ in range(3)] for s in streams)
-    assert all(map(torch.equal, first, again))
-    assert not any(map(torch.equal, first, other))
 
 
 def test_streams_of_one_seed_are_independent() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnicl import soap
-from bnicl.soap import SOAP
+from bnicl.training import soap
+from bnicl.training.soap import SOAP
 
 
 def gradients(*shape: int, steps: int = 25) -> list[torch.Tensor]:

@@ -11,20 +11,16 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl import training
-from bnicl.averages import EdgeProb, GraphAverage, ModelAverage
-from bnicl.evaluation import shuffle_scores
-from bnicl.orders import OrderAverage
-from bnicl.searches import SearchedGraph, search_graphs
-from bnicl.structures import (
-    GivenGraphs,
-    OneOf,
-    RandomGraphs,
-    StructurePrior,
-    complete_network,
-    conditionals,
-    joint_distribution,
-)
+from bnicl.estimators.averages import EdgeProb, GraphAverage, ModelAverage
+from bnicl.estimators.counting import HasPredictProba
+from bnicl.estimators.graphs import GivenGraphs, OneOf, RandomGraphs
+from bnicl.estimators.orders import OrderAverage
+from bnicl.estimators.priors import StructurePrior
+from bnicl.estimators.searches import SearchedGraph, search_graphs
+from bnicl.evaluation.edges import shuffle_scores
+from bnicl.networks.joint import complete_network, conditionals, joint_distribution
+from bnicl.networks.states import ravel_states
+from bnicl.training import steps
 
 CARDS = (2, 3, 2)
 ALPHA = 0.7
@@ -54,12 +50,12 @@ def test_tables_are_those_of_the_graph_and_rows_follow_them(graphs: Any, shuffle
     joint, cards = joint_distribution(batch.cpts), graphs.cardinalities
     assert (joint.flatten(1).sum(1) - 1).abs().max() < 1e-9
     for b in range(3):
-        index = bnicl.sampling.ravel_states(batch.rows[b], range(len(cards)), cards)
+        index = ravel_states(batch.rows[b], range(len(cards)), cards)
         seen = torch.bincount(index, minlength=math.prod(cards)) / 20_000
         assert bnicl.total_variation(joint[b].flatten(), seen.double()) < 0.03
-        order = topological(batch.adjacency[b])
-        assert factorises(joint[b], batch.adjacency[b], order)
-    assert tuple(batch.adjacency.shape) == (3, len(cards), len(cards))
+        order = topological(batch.graphs[b])
+        assert factorises(joint[b], batch.graphs[b], order)
+    assert tuple(batch.graphs.shape) == (3, len(cards), len(cards))
 
 
 def topological(adjacency: Tensor) -> list[int]:
@@ -86,7 +82,7 @@ def factorises(joint: Tensor, adjacency: Tensor, order: Sequence[int]) -> bool:
 def test_every_network_of_a_batch_has_tables_of_its_own() -> None:
     batch = StructurePrior(RandomGraphs((2,) * 4)).sample(50, 1, seed=0)
     assert len(batch.cpts[3][:, 0, 0, 0, 0].unique()) == 50
-    assert len({tuple(graph.flatten().tolist()) for graph in batch.adjacency}) > 20
+    assert len({tuple(graph.flatten().tolist()) for graph in batch.graphs}) > 20
 
 
 def test_one_of_some_graphs() -> None:
@@ -251,14 +247,14 @@ def test_given_graphs_are_the_estimators_of_each_graph() -> None:
     batch = StructurePrior(OneOf(SOME)).sample(30, 26, seed=2)
     context, query = batch.rows[:, :25], batch.rows[:, 25]
     for target in range(5):
-        mle = GivenGraphs(batch.adjacency, (2,) * 5, unmatched="uniform").predict_proba(context, query, target)
-        mean = GivenGraphs(batch.adjacency, (2,) * 5, ALPHA).predict_proba(context, query, target)
+        mle = GivenGraphs(batch.graphs, (2,) * 5, unmatched="uniform").predict_proba(context, query, target)
+        mean = GivenGraphs(batch.graphs, (2,) * 5, ALPHA).predict_proba(context, query, target)
         for b in range(30):
-            parents = batch.adjacency[b, :, target].nonzero().flatten().tolist()
+            parents = batch.graphs[b, :, target].nonzero().flatten().tolist()
             net = next(
                 net
                 for net in SOME
-                if all(net.parents[m] == tuple(batch.adjacency[b, :, m].nonzero().flatten().tolist()) for m in range(5))
+                if all(net.parents[m] == tuple(batch.graphs[b, :, m].nonzero().flatten().tolist()) for m in range(5))
             )
             assert parents == list(net.parents[target])
             one = (context[b : b + 1], query[b : b + 1], target)
@@ -269,7 +265,7 @@ def test_given_graphs_are_the_estimators_of_each_graph() -> None:
 def test_evaluation_with_graphs_that_are_told() -> None:
     networks = StructurePrior(RandomGraphs((2,) * 4))
     rivals: dict[str, Any] = {
-        "told": lambda batch: GivenGraphs(batch.adjacency, (2,) * 4, unmatched="nan"),
+        "told": lambda batch: GivenGraphs(batch.graphs, (2,) * 4, unmatched="nan"),
         "best": networks.optimum(),
         "full": bnicl.PosteriorMean(networks.net),
     }
@@ -334,7 +330,7 @@ def test_the_share_between_two_other_ends() -> None:
             full, own = (end.predict_proba(context, query, target) for end in ends)
             return 0.3 * full + 0.7 * own
 
-    rivals: dict[str, bnicl.Predictor] = {"full": ends[0], "mixture": Mixture(), "sparse": ends[1]}
+    rivals: dict[str, HasPredictProba] = {"full": ends[0], "mixture": Mixture(), "sparse": ends[1]}
     table = bnicl.share_of_the_gap(rivals, networks, [20], 50, ends=ends)
     assert table["share"].tolist() == pytest.approx([0, 0.7, 1])
     assert table["off_the_line"].tolist() == pytest.approx([0, 0, 0], abs=1e-7)
@@ -386,7 +382,7 @@ def test_the_edges_of_one_of_several_graphs_are_averaged_by_their_posterior() ->
 def test_the_loss_compares_with_the_optimum_on_the_same_contexts(pooled: int | None) -> None:
     config = bnicl.TrainingConfig(graph="random4", recipe="structure", steps=1, batch=16, n_tables=pooled)
     told, networks = (
-        training._Stream(config.model_copy(update={"objective": objective})).step(3, 0.0)
+        steps.Stream(config.model_copy(update={"objective": objective})).step(3, 0.0)
         for objective in ("optimum", "true")
     )
     assert torch.equal(told.context, networks.context)

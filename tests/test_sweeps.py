@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bnicl import parameters, runs, sweeps, tables
 from bnicl.__main__ import main
+from bnicl.batch import parameters, runs, staleness, sweeps, tables
 from tests.sweeping import Sweeping, expected, wait_until, write_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def finish(sweep: sweeps.Sweep, out: Path, *seeds: int, text: str = "") -> None:
             manifest = {
                 **{"chapter": run.chapter, "profile": run.profile, "parameters": run.parameters, "code": run.code},
                 **{"status": "finished", "seconds": 60.0, "started": "today", "commit": "abc", "versions": {}},
-                **{"hardware": {"cores": 2}, "tables": {"squares.csv": runs.digest(table.encode())}},
+                **{"hardware": {"cores": 2}, "tables": {"squares.csv": staleness.digest(table.encode())}},
             }
             (folder / "manifest.json").write_text(json.dumps(manifest))
 
@@ -250,7 +250,7 @@ def test_a_run_with_another_table_does_not_stop_the_others(folder: Path, capsys:
     other = out / sweep.runs[1].name
     (other / "squares.csv").write_text("digit,cube\n0,1\n")
     manifest = json.loads((other / "manifest.json").read_text())
-    manifest["tables"]["squares.csv"] = runs.digest((other / "squares.csv").read_bytes())
+    manifest["tables"]["squares.csv"] = staleness.digest((other / "squares.csv").read_bytes())
     (other / "manifest.json").write_text(json.dumps(manifest))
     assert main(["sweep", "sweep.yml", "--collect"]) == 1
     printed = capsys.readouterr()
@@ -371,19 +371,21 @@ def test_the_code_of_a_chapter_is_its_cells_and_the_modules_they_compute_with(fo
         write_notebook(folder / "squares.ipynb")
         text = (folder / "squares.ipynb").read_text().replace("import time", f"import time; {source}")
         (folder / "squares.ipynb").write_text(text)
-        return set(runs.code_of("squares.ipynb")) - {"the chapter"}
+        return set(staleness.code_of("squares.ipynb")) - {"the chapter"}
 
-    low = {"priors", "networks", "encoding", "sampling"}
+    graph = {f"networks.{name}" for name in ("checks", "tables", "graph")}
+    low = {*graph, "networks.states", "networks.sampling"}
     assert code("pass") == set()
-    assert code("from bnicl import figures, runs") == set()
-    assert code("import bnicl.networks") == {"priors", "networks"}
+    assert code("from bnicl import figures; from bnicl.batch import runs") == set()
+    assert code("import bnicl.networks.graph") == graph
+    assert code("from bnicl.networks import graph") == graph
     assert code("import bnicl; bnicl.forward_sample") == low
-    assert code("from bnicl.sampling import Batch") == low
-    assert code("from bnicl import MaximumLikelihood") == {*low, "estimators"}
-    assert code("%time") == {path.stem for path in (ROOT / "bnicl").glob("*.py")} - runs.NO_NUMBERS
-    estimators = runs.code_of("in-context-estimators")
-    above = {"bif", "sources", "estimators", "averages", "orders", "structures", "evaluation"}
-    assert set(estimators) == {"the chapter", *low, *above}
+    assert code("from bnicl.networks.sampling import Batch") == low
+    assert code("from bnicl import MaximumLikelihood") == {*low, "estimators.counting"}
+    assert "training.loop" in code("%time")
+    estimators = staleness.code_of("in-context-estimators")
+    assert {*low, "networks.bif", "estimators.averages", "evaluation.evaluate"} <= set(estimators)
+    assert not any(name.startswith(("training", "transformer", "batch")) for name in estimators)
 
 
 def test_a_table_by_name_or_path(folder: Path) -> None:

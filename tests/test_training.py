@@ -17,11 +17,14 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 import bnicl
-from bnicl import trained, training
-from bnicl.construction import START_BETA, START_SCALE
-from bnicl.recipes import RECIPES, TrainingConfig
-from bnicl.trained import CHECKPOINT, TrainedTransformer, load_trained
-from bnicl.training import train
+from bnicl.training import checkpoint, steps
+from bnicl.training import loop as training
+from bnicl.training.checkpoint import CHECKPOINT, load_trained
+from bnicl.training.config import RECIPES, TrainingConfig
+from bnicl.training.loop import train
+from bnicl.training.trained import TrainedTransformer
+from bnicl.transformer import encoding
+from bnicl.transformer.construction import START_BETA, START_SCALE
 
 SMALL: dict[str, Any] = {"graph": "general5", "batch": 8, "d_model": 8, "d_mlp": 8, "max_context": 40}
 
@@ -125,8 +128,11 @@ def test_packed_queries_are_answered_as_one_at_a_time_and_states_with_counts_as_
             predicted = packed.read(together[:, q, i], target)
             assert torch.allclose(predicted, packed.predict_proba(context, queries[:, q], target), atol=1e-6)
             assert torch.allclose(predicted, listed.predict_proba(context, queries[:, q], target), atol=1e-5)
-    for target, every in enumerate(packed.predict_all(context, queries[:, 0])):
-        assert torch.allclose(every, packed.predict_proba(context, queries[:, 0], target), atol=1e-6)
+    answer = packed.given(context)
+    for target in range(5):
+        every = answer(queries, target)
+        assert torch.allclose(every[:, 0], packed.predict_proba(context, queries[:, 0], target), atol=1e-6)
+        assert torch.allclose(every[:, 2], answer(queries[:, 2], target), atol=1e-6)
 
 
 def test_values_from_the_target_on_are_not_read() -> None:
@@ -146,8 +152,8 @@ def test_absent_columns_are_blocks_of_zeros(mask: Any) -> None:
     by_hand = run.model(
         torch.cat(
             [
-                bnicl.encoding.context_columns(context, run.cardinalities),
-                bnicl.encoding.query_columns(query, [2], run.cardinalities),
+                encoding.context_columns(context, run.cardinalities),
+                encoding.query_columns(query, [2], run.cardinalities),
             ],
             dim=1,
         )
@@ -181,20 +187,18 @@ def test_a_context_read_for_a_target_is_its_columns_up_to_it_with_its_flag(
     assert tuple(run.read_up_to(target) for target in range(n_nodes)) == up_to
     rows = run.config.networks.sample(3, 41, seed=1).rows
     context, query = rows[:, :40], rows[:, 40]
-    every = run.predict_all(context, query)
+    every = run.given(context)
     for target in range(n_nodes):
         seen = context.clone()
         seen[..., up_to[target] :] = bnicl.ABSENT
-        columns = bnicl.encoding.context_columns(seen, cards)
+        columns = encoding.context_columns(seen, cards)
         columns[..., sum(cards) + target] = 1
-        asked = bnicl.encoding.query_columns(query, [target], cards)
+        asked = encoding.query_columns(query, [target], cards)
         by_hand = run.read(run.model(torch.cat([columns, asked], dim=1))[:, -1], target)
         assert torch.allclose(run.predict_proba(context, query, target), by_hand, atol=1e-6)
-        assert torch.allclose(every[target], by_hand, atol=1e-6)
+        assert torch.allclose(every(query, target), by_hand, atol=1e-6)
         assert torch.equal(run.columns(context, query, target), torch.cat([columns, asked], dim=1))
-        if run.config.mask != "none":
-            answer = run.conditioned(context[1])
-            assert torch.allclose(answer(query[1:], target)[0], by_hand[1], atol=1e-6)
+        assert torch.allclose(run.given(context[1:2])(query[1:2], target)[0], by_hand[1], atol=1e-6)
 
 
 def test_what_follows_a_target_of_a_random_graph_says_next_to_nothing_about_it() -> None:
@@ -226,8 +230,8 @@ def test_more_variables_or_states_than_it_was_trained_on_are_refused(states: tor
         run.predict_proba(states, states[:, 0], 1)
 
 
-def test_a_calm_start_shrinks_what_layers_add_and_nothing_else() -> None:
-    plain, calm = (config(calm_start=value, n_layers=3).build() for value in (False, True))
+def test_a_scaled_init_shrinks_what_layers_add_and_nothing_else() -> None:
+    plain, calm = (config(scaled_init=value, n_layers=3).build() for value in (False, True))
     for (name, usual), smaller in zip(plain.named_parameters(), calm.parameters(), strict=True):
         factor = 6**-0.5 if name.endswith(("W_O", "W_out")) else 1
         assert torch.allclose(smaller, factor * usual), name
@@ -252,14 +256,14 @@ def test_the_objectives_against_the_definitions() -> None:
             sums["mle"] += [value for value in (p - mle).abs().sum(-1).tolist() if not math.isnan(value)]
     assert 0 < len(sums["mle"]) < len(sums["true"])  # some queries match no row: they do not count
     for objective, values in sums.items():
-        tables = training._Stream(config(objective=objective))._right(batch, context)
-        examples = training._Examples(context, queries, targets, tables)
-        loss = training._loss(net, objective, outputs, examples).item()
+        tables = steps.Stream(config(objective=objective))._right(batch, context)
+        examples = steps.Examples(context, queries, targets, tables)
+        loss = steps.loss_of(net, objective, outputs, examples).item()
         assert loss == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
 def test_each_step_has_new_networks_and_the_same_whenever_it_is_drawn() -> None:
-    stream, again = training._Stream(config()), training._Stream(config())
+    stream, again = steps.Stream(config()), steps.Stream(config())
     first = [stream.step(i, 0.0) for i in range(3)]
     late = again.step(2, 0.0)
     assert torch.equal(late.context, first[2].context)
@@ -269,24 +273,24 @@ def test_each_step_has_new_networks_and_the_same_whenever_it_is_drawn() -> None:
 
 
 def test_a_pool_repeats_its_tables() -> None:
-    stream = training._Stream(config(n_tables=3))
+    stream = steps.Stream(config(n_tables=3))
     tables = torch.cat([stream.step(i, 0.0).tables[0][:, 0] for i in range(5)])
     assert len(tables.unique()) == 3
 
 
 def test_the_curriculum_reveals_one_target_after_the_other() -> None:
-    stream = training._Stream(config(curriculum=True))
+    stream = steps.Stream(config(curriculum=True))
     assert [stream.step(0, share).targets[-1] for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.9)] == [0, 1, 2, 3, 4, 4]
-    single = training._Stream(config(one_target=True))
+    single = steps.Stream(config(one_target=True))
     assert {tuple(single.step(i, 0.5).targets) for i in range(60)} == {(m,) for m in range(5)}
 
 
 def test_the_length_of_the_context_is_drawn_within_its_bounds() -> None:
-    stream = training._Stream(config(min_context=3, max_context=40, short_contexts=1.0))
+    stream = steps.Stream(config(min_context=3, max_context=40, short_contexts=1.0))
     lengths = [stream.step(i, 0.0).context.shape[1] for i in range(200)]
     assert min(lengths) == 3
     assert max(lengths) == 40
-    fixed = training._Stream(config(min_context=7, max_context=7))
+    fixed = steps.Stream(config(min_context=7, max_context=7))
     assert {fixed.step(i, 0.0).context.shape[1] for i in range(10)} == {7}
 
 
@@ -333,8 +337,8 @@ def test_the_recipe_of_the_paper_trains() -> None:
 # --- runs that are killed, and what they leave ----------------------------------------------------
 
 LOOP = """
-import sys, bnicl, bnicl.training
-bnicl.training._SECONDS_BETWEEN_CHECKPOINTS = 0.0
+import sys, bnicl, bnicl.training.loop
+bnicl.training.loop._SECONDS_BETWEEN_CHECKPOINTS = 0.0
 config = bnicl.TrainingConfig.model_validate_json(sys.argv[1])
 print("started", flush=True)
 bnicl.train(config, sys.argv[2])
@@ -366,7 +370,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, opt
 
 
 def step_of(folder: Path) -> int:
-    return int(json.loads(trained._read(folder / CHECKPOINT)[0]["state"])[0])
+    return int(json.loads(checkpoint._read(folder / CHECKPOINT)[0]["state"])[0])
 
 
 TOGETHER = """
@@ -402,15 +406,15 @@ def test_two_processes_train_one_transformer_on_twice_the_contexts(
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(first[name], value) for name, value in weights(load_trained(tmp_path / "out")).items())
-    real = training._Stream.step
+    real = steps.Stream.step
 
-    def both(stream: training._Stream, step: int, progress: float) -> training._Examples:
-        one, other = (real(training._Stream(made, process), step, progress) for process in range(2))
+    def both(stream: steps.Stream, step: int, progress: float) -> steps.Examples:
+        one, other = (real(steps.Stream(made, process), step, progress) for process in range(2))
         tables = [torch.cat(parts) for parts in zip(one.tables, other.tables, strict=True)]
         context, queries = (torch.cat(rows) for rows in zip(one[:2], other[:2], strict=True))
-        return training._Examples(context, queries, one.targets, tables)
+        return steps.Examples(context, queries, one.targets, tables)
 
-    monkeypatch.setattr(training._Stream, "step", both)
+    monkeypatch.setattr(steps.Stream, "step", both)
     alone = weights(train(made))
     assert all(torch.allclose(first[name], value, atol=1e-5) for name, value in alone.items())
 
@@ -435,7 +439,7 @@ def test_what_is_no_checkpoint_of_this_version_and_graph_is_refused(tmp_path: Pa
         load_trained(tmp_path)
     train(config(), tmp_path)
     path = tmp_path / CHECKPOINT
-    about, tensors = trained._read(path)[0], load_file(path)
+    about, tensors = checkpoint._read(path)[0], load_file(path)
     save_file(tensors, path, {**about, "format": "bnicl training checkpoint 0"})
     with pytest.raises(
         ValueError, match=r"expected 'bnicl training checkpoint 1' in .*, got 'bnicl training checkpoint 0'"
@@ -459,13 +463,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    real, calls = training._loss, []
+    real, calls = steps.loss_of, []
 
     def break_down(*args: Any) -> torch.Tensor:
         calls.append(1)
         return real(*args) * (math.nan if len(calls) == 8 else 1.0)
 
-    monkeypatch.setattr(training, "_loss", break_down)
+    monkeypatch.setattr(training, "loss_of", break_down)
     with pytest.raises(
         FloatingPointError, match=r"loss: expected a finite number, got nan in step 7; .* is the last good checkpoint"
     ):
@@ -495,8 +499,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training._loss
-    monkeypatch.setattr(training, "_loss", lambda *args: torch.sqrt(real(*args) * 0.0))  # 0, with an endless slope
+    real = steps.loss_of
+    monkeypatch.setattr(training, "loss_of", lambda *args: torch.sqrt(real(*args) * 0.0))  # 0, with an endless slope
     with pytest.raises(FloatingPointError, match=r"gradient: expected a finite number, got nan in step 0$"):
         train(config())
 
@@ -513,7 +517,7 @@ def test_the_clock_ends_a_run_with_a_record_and_a_checkpoint(records: int, tmp_p
 
 def test_a_run_by_the_clock_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    real, calls = training._loss, []
+    real, calls = steps.loss_of, []
 
     def stop(*args: Any) -> torch.Tensor:
         calls.append(1)
@@ -522,11 +526,11 @@ def test_a_run_by_the_clock_goes_on_where_it_was_stopped(tmp_path: Path, monkeyp
         return real(*args)
 
     made = config(seconds=1.0, records=10)
-    monkeypatch.setattr(training, "_loss", stop)
+    monkeypatch.setattr(training, "loss_of", stop)
     with pytest.raises(KeyboardInterrupt):
         train(made, tmp_path)
     assert step_of(tmp_path) == 4
-    monkeypatch.setattr(training, "_loss", real)
+    monkeypatch.setattr(training, "loss_of", real)
     run = train(made, tmp_path)
     assert run.history[-1]["step"] > 4
     assert [r["seconds"] for r in run.history] == sorted(r["seconds"] for r in run.history)
@@ -549,13 +553,13 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
 
 
 def test_dropout_zeroes_its_share_and_scales_up_the_rest() -> None:
-    drop = training._dropout(0.25, bnicl.make_generator(0))
+    drop = steps.dropout(0.25, bnicl.make_generator(0))
     assert drop is not None
     dropped = drop("blocks.0.hook_mlp_out", torch.ones(100_000))
     assert sorted(dropped.unique().tolist()) == pytest.approx([0, 1 / 0.75])
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
     assert torch.equal(drop("blocks.0.mlp.hook_pre", dropped), dropped)
-    assert training._dropout(0.0, bnicl.make_generator(0)) is None
+    assert steps.dropout(0.0, bnicl.make_generator(0)) is None
 
 
 def test_the_bar_shows_loss_and_regret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -624,7 +628,7 @@ def test_a_transformer_without_room_for_the_construction_is_refused(fields: dict
 
 
 def test_noise_changes_the_context_of_training_and_nothing_else() -> None:
-    clean, noisy = (training._Stream(config(noise=noise)).step(3, 0.1) for noise in (0.0, 0.5))
+    clean, noisy = (steps.Stream(config(noise=noise)).step(3, 0.1) for noise in (0.0, 0.5))
     assert torch.equal(clean.queries, noisy.queries)
     assert all(torch.equal(a, b) for a, b in zip(clean.tables, noisy.tables, strict=True))
     changed = (clean.context != noisy.context).double().mean().item()
@@ -642,13 +646,12 @@ def test_a_graph_of_the_paper_takes_any_number_of_states() -> None:
 
 def test_a_pool_holds_the_networks_that_training_draws_from() -> None:
     small = config(n_tables=3)
-    pool = training.pool_of(small)
-    assert pool is not None
-    drawn = training._Stream(small).step(5, 0.1).tables
-    for table, own in zip(pool.cpts, drawn, strict=True):
+    pool = steps.networks_of(small)
+    drawn = steps.Stream(small).step(5, 0.1).tables
+    for table, own in zip(pool.sample(100, 1, seed=0).cpts, drawn, strict=True):
         flat = {tuple(row) for row in table.flatten(1).tolist()}
         assert {tuple(row) for row in own.flatten(1).tolist()} <= flat
-    assert training.pool_of(config()) is None
+    assert type(steps.networks_of(config())) is bnicl.NetworkPrior
 
 
 def test_what_watches_the_training_stands_in_its_history(tmp_path: Path) -> None:

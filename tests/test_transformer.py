@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl.transformer import Mask, Transformer, TransformerConfig
+from bnicl.transformer.model import Mask, Transformer, TransformerConfig
 
 
 def random_model(
@@ -83,8 +83,8 @@ def test_a_remembered_context_answers_as_the_whole_sequence_does(
     mask: Mask, heads: int, extra: dict[str, Any], columns: Tensor
 ) -> None:
     model = random_model(mask, heads=heads, **extra)
-    memory = model.remember(columns[:, :6])
-    answers = model.answer(memory, columns[:, 6:])
+    memory = model.prefill(columns[:, :6])
+    answers = model.decode(memory, columns[:, 6:])
     for i in range(3):
         alone = torch.cat([columns[:, :6], columns[:, 6 + i : 7 + i]], dim=1)
         assert torch.allclose(answers[:, i], model(alone)[:, -1])
@@ -100,9 +100,9 @@ def test_a_row_and_its_multiplicity_count_as_the_row_repeated(mask: Mask, column
         whole = model(torch.cat([rows, columns[i, 4:5]])[None])[0, -1]
         assert torch.allclose(short[i], whole)
     if mask != "none":
-        assert torch.allclose(model.answer(model.remember(columns[:, :4], counts), columns[:, 4:5])[:, 0], short)
+        assert torch.allclose(model.decode(model.prefill(columns[:, :4], counts), columns[:, 4:5])[:, 0], short)
     if mask == "rows":  # one list of rows for all contexts
-        shared = model.answer(model.remember(columns[:1, :4], counts), columns[:, 4:])
+        shared = model.decode(model.prefill(columns[:1, :4], counts), columns[:, 4:])
         alone = [model(torch.cat([columns[0, :4], columns[i, 4:5]])[None], counts=counts[i : i + 1]) for i in range(3)]
         assert torch.allclose(shared[:, 0], torch.cat(alone)[:, -1])
 
@@ -125,8 +125,8 @@ def test_tau_multiplies_the_scores_by_one_plus_tau_log_n(columns: Tensor) -> Non
 
 
 def test_a_context_that_sees_the_query_cannot_be_remembered(columns: Tensor) -> None:
-    with pytest.raises(ValueError, match="remember: expected a mask that hides the query from the context, got 'none'"):
-        random_model("none").remember(columns)
+    with pytest.raises(ValueError, match="prefill: expected a mask that hides the query from the context, got 'none'"):
+        random_model("none").prefill(columns)
 
 
 def test_trained_weights_answer_the_same_call_with_probability_vectors() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from bnicl.kernels import own_kernel
+from bnicl.batch.kernels import own_kernel
 
 README_FIGURE = "fig-total-variation"
 README_IMAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "readme.png"

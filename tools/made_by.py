@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
 
-from bnicl.parameters import RESULTS, check_parameters, current_profile
+from bnicl.batch.parameters import RESULTS, check_parameters, current_profile
 from bnicl.shown import CSV
 
 if TYPE_CHECKING:

@@ -1,0 +1,73 @@
+"""Kernels for runs: of this very interpreter, with its bnicl, started again where they die at the start."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bnicl.batch.parameters import ROOT
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
+
+
+def own_kernel() -> type[AsyncKernelManager]:
+    """For nbclient: the manager of a kernel of this very interpreter, whatever kernel specs are installed.
+
+    A spec is found by its name alone, and one called "python3" may start another checkout's Python.
+    """
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+    return OwnKernel
+
+
+def this_bnicl_first() -> str:
+    """A PYTHONPATH with which a kernel, which runs in another folder, imports the bnicl that the manifest describes."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
+def once_it_starts(execute_notebook: Callable[..., object], *args: str, **options: object) -> None:
+    """Executes a notebook; tries again where its kernel died at the start, before any cell has run.
+
+    Kernels that start at the same time may be given the same port: one of them then ends at once.
+    """
+    for left in (2, 1, 0):
+        try:
+            execute_notebook(*args, **options)
+            return
+        except RuntimeError as problem:
+            if "before replying" not in str(problem) or not left:
+                raise
+
+
+def remaining(time_limit: float | None) -> Callable[[object], float | None] | None:
+    """For nbclient: the seconds that a cell may take so that the whole run keeps to its limit."""
+    if time_limit is None:
+        return None
+    end = time.perf_counter() + time_limit
+    return lambda cell: max(end - time.perf_counter(), 0.01)
+
+
+@contextmanager
+def environ(**values: str) -> Iterator[None]:
+    """Environment variables for the kernels started inside, as they were before afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

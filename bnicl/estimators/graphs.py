@@ -1,0 +1,170 @@
+"""Graphs that are not known: distributions over them, and predictors that are told each context's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from bnicl.estimators.averages import Average, EdgeProb, GraphAverage, ModelAverage, check_edge_prob
+from bnicl.estimators.counting import (
+    ContextPredictor,
+    Probabilities,
+    Reading,
+    Unmatched,
+    check_unmatched,
+    normalised,
+    tally,
+)
+from bnicl.estimators.orders import OrderAverage
+from bnicl.networks.checks import Context, Query, check_cardinalities, check_number, check_tensor
+from bnicl.networks.graph import BayesianNetwork
+from bnicl.networks.sampling import Adjacency
+from bnicl.networks.tables import ALPHA_RANGE
+
+
+def check_adjacency(name: str, adjacency: Adjacency) -> Adjacency:
+    """`adjacency` if it is bool [batch, M, M]; else a ValueError."""
+    check_tensor(name, adjacency)
+    if adjacency.dtype != torch.bool or adjacency.ndim != 3 or adjacency.shape[1] != adjacency.shape[2]:
+        got = f"{adjacency.dtype} {tuple(adjacency.shape)}"
+        raise ValueError(f"{name}: expected torch.bool [batch, nodes, nodes], got {got}")
+    return adjacency
+
+
+@runtime_checkable
+class Graphs(Protocol):
+    """A distribution over graphs of the same nodes, in a topological order."""
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]: ...
+
+    def sample(self, batch: int, generator: torch.Generator) -> Adjacency: ...
+
+    def average(self, alpha: float, shuffled: bool = False) -> Average | None: ...
+
+
+@dataclass(frozen=True)
+class RandomGraphs:
+    """Erdos-Renyi graphs over the order 0..M-1: each edge i -> j, i < j, with probability p, independently.
+
+    edge_prob: p, or the ends of a range from which each graph draws its own. (A node
+    may stay alone: only so is the exact optimum a sum over the parent sets of one node at a time.)
+
+    >>> RandomGraphs((2, 2, 2), edge_prob=1.0).sample(1, torch.Generator())[0].int()
+    tensor([[0, 1, 1],
+            [0, 0, 1],
+            [0, 0, 0]], dtype=torch.int32)
+    """
+
+    cardinalities: tuple[int, ...]
+    edge_prob: EdgeProb = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cardinalities", check_cardinalities(self.cardinalities))
+        check_edge_prob(self.edge_prob)
+
+    def sample(self, batch: int, generator: torch.Generator) -> Adjacency:
+        """Adjacency of `batch` graphs."""
+        m, (low, high) = len(self.cardinalities), check_edge_prob(self.edge_prob)
+        p = low + (high - low) * torch.rand(
+            (batch, 1, 1), dtype=torch.float64, device=generator.device, generator=generator
+        )
+        u = torch.rand((batch, m, m), dtype=torch.float64, device=generator.device, generator=generator)
+        return (u < p).triu(1)
+
+    def average(self, alpha: float, shuffled: bool = False) -> Average:
+        """The exact optimum for Dirichlet(alpha) tables, the order being known, or unknown where it is `shuffled`."""
+        if shuffled:
+            return OrderAverage(self.cardinalities, alpha, self.edge_prob)
+        average = ModelAverage(self.cardinalities, alpha, self.edge_prob)
+        average.check_size(len(self.cardinalities) - 1)
+        return average
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few graphs, each equally likely, such as the paper's mixture of tree, chain and general graph.
+
+    Tables that the networks may have are not used. Raises ValueError for graphs that do not all have the same
+    cardinalities.
+    """
+
+    graphs: tuple[BayesianNetwork, ...]
+
+    def __post_init__(self) -> None:
+        GraphAverage(self.graphs)  # checks them
+        object.__setattr__(self, "graphs", tuple(self.graphs))
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        return self.graphs[0].cardinalities
+
+    def sample(self, batch: int, generator: torch.Generator) -> Adjacency:
+        """Adjacency of `batch` graphs."""
+        matrices = torch.zeros(len(self.graphs), *(2 * (len(self.cardinalities),)), dtype=torch.bool)
+        for g, net in enumerate(self.graphs):
+            for i, j in net.edges:
+                matrices[g, i, j] = True
+        chosen = torch.randint(len(matrices), (batch,), device=generator.device, generator=generator)
+        return matrices.to(generator.device)[chosen]
+
+    def average(self, alpha: float, shuffled: bool = False) -> Average | None:
+        """The exact optimum for Dirichlet(alpha) tables; None where the order is `shuffled`."""
+        return None if shuffled else GraphAverage(self.graphs, alpha)
+
+
+class GivenGraphs(ContextPredictor):
+    """MLE or posterior mean of contexts each of which has a graph of its own, [b, i, j]: i is a parent of j.
+
+    alpha: of the Dirichlet prior, for the posterior mean; None for the MLE, for which `unmatched` ("nan", "uniform"
+    or "marginal") says what happens where no row matches, as in `MaximumLikelihood`. Parents are taken among the
+    predecessors in the order of the columns.
+
+    >>> context, query = torch.tensor([[[0, 0, 1], [1, 0, 0]]]), torch.tensor([[1, 0, 0]])
+    >>> only_first = torch.tensor([[[False, False, True], [False, False, False], [False, False, False]]])
+    >>> GivenGraphs(only_first, (2, 2, 2)).predict_proba(context, query, 2)
+    tensor([[1., 0.]], dtype=torch.float64)
+    """
+
+    name = "given graphs"
+
+    def __init__(
+        self,
+        adjacency: Adjacency,
+        cardinalities: Sequence[int],
+        alpha: float | None = None,
+        unmatched: Unmatched = "marginal",
+    ) -> None:
+        self.cardinalities, m = check_cardinalities(cardinalities), len(cardinalities)
+        self.adjacency = check_adjacency("adjacency", adjacency)
+        if adjacency.shape[1] != m:
+            raise ValueError(f"adjacency: expected graphs of {m} nodes, got {adjacency.shape[1]}")
+        self.alpha = None if alpha is None else check_number("alpha", alpha, *ALPHA_RANGE)
+        if check_unmatched(unmatched) == "nearest":
+            raise ValueError("unmatched: expected nan, uniform or marginal, got 'nearest'")
+        self.unmatched = unmatched
+
+    def _read(self, context: Context) -> Reading:
+        if len(context) != len(self.adjacency):
+            raise ValueError(f"context: expected {len(self.adjacency)} of them, one for each graph, got {len(context)}")
+
+        def answer(query: Query, target: int) -> Tensor:
+            if query.ndim == 2:
+                return self._matched(context, query, target)
+            return torch.stack([self._matched(context, own, target) for own in query.unbind(1)], dim=1)
+
+        return answer
+
+    def _matched(self, context: Context, query: Query, target: int) -> Probabilities:
+        matching = torch.ones_like(context[:, :, 0], dtype=torch.bool)
+        for i in range(target):
+            matching &= (context[:, :, i] == query[:, i, None]) | ~self.adjacency[:, i, target, None]
+        counts = tally(context[:, :, target], matching, self.cardinalities[target])
+        if self.alpha is not None:
+            return (counts + self.alpha) / (counts + self.alpha).sum(-1, keepdim=True)
+        overall = tally(context[:, :, target], torch.ones_like(matching), self.cardinalities[target])
+        return normalised(counts, overall, self.unmatched)

@@ -1,0 +1,379 @@
+"""A reader's own files: the rows of a network as CSV, its graph as a list of edges.
+
+A CSV file has one column for each node, under the node's name and in any order, and a line for each row; a value is
+the name of one of the node's states ("yes", "0", "LOW"), with or without blanks around it, and 1.0 is 1. An edge list
+has a line `parent,child` for each edge, with or without a header such as `from,to`, and a line with one name for a node
+without any. What does not fit is refused with its line.
+
+A file is read a block of lines at a time: counts of a file of any length fit in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from bnicl.estimators.families import Counts
+from bnicl.networks.checks import ABSENT, Rows
+from bnicl.networks.graph import BayesianNetwork, check_network
+from bnicl.networks.writing import whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_rows(
+    path: str | os.PathLike[str], net: BayesianNetwork, rows: Int64[Tensor, "n nodes"], force: bool = False
+) -> None:
+    """Writes rows as CSV, with the names of nodes and states; raises FileExistsError unless `force`.
+
+    The file appears when it is whole.
+
+    >>> import tempfile
+    >>> import torch
+    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rows(folder + "/new.csv", net, torch.tensor([[0, 1], [1, 1]]))
+    ...     Path(folder, "new.csv").read_text().split()
+    ['rain,wet', 'no,yes', 'yes,yes']
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if path.exists() and not force:
+        raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
+    named = {
+        name: pd.Categorical.from_codes(rows[:, m].numpy(), [str(state) for state in net.states[m]])
+        for m, name in enumerate(net.names)
+    }
+    with whole_file(path) as part:
+        pd.DataFrame(named).to_csv(part, index=False)
+
+
+_BLOCK, _CELLS = 50_000, 4_000_000  # lines and cells read at once
+MISSING = frozenset({"", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "?"})
+_HEADERS = (("from", "to"), ("parent", "child"), ("source", "target"))
+_FEW = 5  # names or lines in a message
+MAX_STATES = 1000  # of a column whose states are found in the file: more look like a measurement
+WAYS_OUT = (
+    "--missing available counts each node over the rows that have it and its parents (right where cells are missing "
+    "at random and few); --missing em weighs what the gaps may be (right where they depend on cells that are there)"
+)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def read_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = False) -> Rows:
+    """The rows of a CSV file as states of the network's nodes, int64 [n, M].
+
+    gaps: whether a cell may be without a value (empty, NA, N/A, NaN, NULL, None, ?, unless that is the name of a
+    state); it is then ABSENT.
+
+    Raises ValueError, with the file and its lines, for a file that is not there, is not text in UTF-8 or has no rows;
+    for columns that are missing, unknown, without a name or there twice; for cells without a value, if they may not
+    be, and for states the node lacks.
+    """
+    return torch.cat(list(_blocks(Path(path), net, gaps)))
+
+
+def count_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = False) -> Counts:
+    """The counts of every family in a CSV file, read once, a block of lines at a time; raises as `read_rows` does."""
+    return Counts.of(_blocks(Path(path), net, gaps), net)
+
+
+def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[list[int], Iterator[tuple[int, Rows]]]:
+    """The nodes that a file of queries has columns for, and blocks of incomplete rows with the number of their first.
+
+    ABSENT is an empty cell, or a column that the file lacks. Rows have the numbers 0, 1, ...; `line_of` says where one
+    stands. Raises as `read_rows` does otherwise.
+    """
+    header = _header(Path(path))
+    _check_header(Path(path), header, net, whole=False)
+    known = [net.names.index(name) for name in header]
+
+    def blocks() -> Iterator[tuple[int, Rows]]:
+        for first, states in _coded(Path(path), header, [net.states[m] for m in known], gaps=True):
+            rows = torch.full((len(states), net.n_nodes), ABSENT)
+            rows[:, known] = states
+            yield first, rows
+
+    return known, blocks()
+
+
+def _blocks(path: Path, net: BayesianNetwork, gaps: bool) -> Iterator[Rows]:
+    """The rows of a file, a block of lines at a time, its columns in the order of the nodes."""
+    check_network(net)
+    header = _header(path)
+    _check_header(path, header, net)
+    place = {name: i for i, name in enumerate(header)}
+    order = [place[name] for name in net.names]
+    states = dict(zip(net.names, net.states, strict=True))
+    for _, block in _coded(path, header, [states[name] for name in header], gaps):
+        yield block[:, order]
+
+
+def _coded(
+    path: Path, header: Sequence[str], states: Sequence[Sequence[object]], gaps: bool
+) -> Iterator[tuple[int, Rows]]:
+    """Blocks of the file as numbers of states, each with the number of its first row; ABSENT where a cell is empty."""
+    known = [StateNames([str(state) for state in own]) for own in states]
+    for first, block in _text_blocks(path, header, _count_records(path, len(header)) if gaps else None):
+        columns = torch.empty(len(header), len(block), dtype=torch.int64)
+        for j, (name, own) in enumerate(zip(header, known, strict=True)):
+            codes, texts = _factors(block, j)
+            of_text = torch.tensor([own.code(text) for text in texts])
+            columns[j] = of_text[codes]
+            if int(of_text.min()) < ABSENT:
+                odd = int((of_text < ABSENT).nonzero()[0, 0])
+                lines = _lines(path, first, codes == odd)
+                raise ValueError(
+                    f"{path}: expected one of {_some(own.names)} for {name}, got {texts[odd].strip()!r} in line {lines}"
+                )
+        if not gaps and bool((columns == ABSENT).any()):
+            j = int((columns == ABSENT).any(1).nonzero()[0, 0])
+            raise ValueError(
+                f"{path}: expected a value in every field, got none for {header[j]} in line "
+                f"{_lines(path, first, columns[j] == ABSENT)}; {WAYS_OUT}"
+            )
+        yield first, columns.t()
+
+
+class StateNames:
+    """The states of a node by their names; 1.0 is 1, and what stands for a missing value may be a state's name.
+
+    >>> StateNames(["0", "1"]).code(" 1.0"), StateNames(["0", "1"]).code("NA"), StateNames(["0", "1"]).code("x")
+    (1, -1, -2)
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.codes = {_whole(name): k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
+
+    def code(self, text: str) -> int:
+        """The number of the state, ABSENT for a missing value, less for anything else."""
+        text = text.strip()
+        if text in self.codes:
+            return self.codes[text]
+        return ABSENT if text in MISSING else self.codes.get(_whole(text), ABSENT - 1)
+
+
+def _whole(text: str) -> str:
+    """1.0 as 1, anything else as it is."""
+    whole = text.partition(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
+    return "0" if whole == "-0" else whole
+
+
+def _factors(block: pd.DataFrame, column: int) -> tuple[torch.Tensor, list[str]]:
+    """Which of the column's different texts each line has, and the texts."""
+    import pandas as pd
+
+    codes, texts = pd.factorize(block.iloc[:, column])
+    return torch.from_numpy(codes.astype("int64")), list(texts)
+
+
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each record, the header's too, with the line it begins in; none for an empty line."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, skipinitialspace=True)
+        line = 1
+        try:
+            for fields in reader:
+                yield line, fields
+                line = reader.line_num + 1
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+        except csv.Error as error:
+            raise ValueError(f"{path}: expected CSV, got something else in line {line} ({error})") from error
+
+
+def _count_records(path: Path, width: int) -> int:
+    """How many rows a file has in which cells may be empty: a line that ends too early must not pass for one."""
+    n = empty = 0
+    for line, fields in _records(path):
+        if not fields:
+            empty = empty or line
+        elif empty:
+            raise ValueError(f"{path}: expected a row in line {empty}, got an empty line")
+        elif len(fields) != width:
+            raise ValueError(f"{path}: expected {width} fields, got {len(fields)} in line {line}")
+        else:
+            n += 1
+    return n - 1
+
+
+def line_of(path: str | os.PathLike[str], row: int) -> int:
+    """The line in which a row, counted from 0, begins."""
+    return next(line for i, (line, _) in enumerate(_records(Path(path))) if i == row + 1)
+
+
+def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Blocks of the file as text, each with the number of its first row; empty lines at the end are no rows.
+
+    n: how many rows there are, if that is known.
+    """
+    import pandas as pd
+
+    row = empty = 0
+    try:
+        with pd.read_csv(
+            path, dtype=str, na_filter=False, chunksize=max(1, min(_BLOCK, _CELLS // len(header))), nrows=n,
+            encoding="utf-8-sig", index_col=False, header=0, names=list(range(len(header))), skip_blank_lines=False,
+            skipinitialspace=True,
+        ) as reader:  # fmt: skip
+            for block in filter(len, reader):
+                blank = (block == "").all(axis=1).to_numpy()
+                kept = len(block) if n is not None else 0 if blank.all() else len(block) - int(blank[::-1].argmin())
+                if kept:
+                    if empty:
+                        raise ValueError(f"{path}: expected a row in line {line_of(path, row - empty)}, got none")
+                    yield row, block.iloc[:kept]
+                row, empty = row + len(block), len(block) - kept + (0 if kept else empty)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path}: expected a field for each column, got another number ({error})") from error
+    if row == empty:
+        raise ValueError(f"{path}: expected at least one row below the header, got none")
+    if empty and n is None and _count_records(path, len(header)) > row - empty:
+        where = f"{header[0]} in line {line_of(path, row - empty)}"
+        raise ValueError(f"{path}: expected a value in every field, got none for {where}; {WAYS_OUT}")
+
+
+def _header(path: Path) -> list[str]:
+    """The names of the columns."""
+    if not path.is_file():
+        raise ValueError(f"rows: expected a file, got {str(path)!r}")
+    records = _records(path)
+    names, second = ([field.strip() for field in next(records, (0, []))[1]] for _ in range(2))
+    if not any(names) or "\0" in "".join(names):
+        raise ValueError(f"{path}: expected a header with the names of the nodes, got none")
+    if "" in names:
+        raise ValueError(
+            f"{path}: expected a name for every column, got none: column {names.index('') + 1} has no name (an index "
+            f"that pandas or R wrote? write the file without it)"
+        )
+    if len(second) > len(names):  # pandas would drop what is too much, if every line has it
+        raise ValueError(f"{path}: expected a field for each column, got another number (saw {len(second)} in line 2)")
+    return names
+
+
+def _check_header(path: Path, header: list[str], net: BayesianNetwork, whole: bool = True) -> None:
+    """Raises ValueError unless the columns are the nodes, all of them if `whole`."""
+    if header[0] not in net.names and len(header) == 1:
+        for mark, what in ((";", "';'"), ("\t", "a tab")):
+            if mark in header[0]:
+                raise ValueError(f"{path}: expected commas between the columns, got {what}")
+    there, nodes = set(header), set(net.names)
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1] if len(there) < len(header) else []
+    for what, names in (
+        ("each column once, got twice", twice),
+        ("a column for every node, got none for", [name for name in net.names if whole and name not in there]),
+        (f"columns for the {net.n_nodes} nodes alone, got also", [name for name in header if name not in nodes]),
+    ):
+        if names:
+            raise ValueError(f"{path}: expected {what} {_some(names)}")
+
+
+def _lines(path: Path, first: int, chosen: torch.Tensor) -> str:
+    """The first few lines in which the chosen rows of a block begin."""
+    rows = [first + i for i in chosen.nonzero()[:, 0].tolist()]
+    return _some([str(line_of(path, row)) if i < _FEW else "" for i, row in enumerate(rows)])
+
+
+def _some(items: Sequence[str]) -> str:
+    """The first few items of a list."""
+    more = f" and {len(items) - _FEW:,} more" if len(items) > _FEW else ""
+    return ", ".join(items[:_FEW]) + more
+
+
+# --- graphs ---------------------------------------------------------------------------------------
+
+
+def read_edges(path: str | os.PathLike[str], rows: str | os.PathLike[str], gaps: bool = False) -> BayesianNetwork:
+    """The graph of an edge list, its states being those that occur in a CSV file of rows (sorted, numbers as numbers).
+
+    gaps: as for `read_rows`.
+
+    Warns of states that differ in capitals alone. Raises ValueError with the line for a line that is no edge, for an
+    edge given twice, a cycle, nodes that are not the columns of the file, a column with a single state, and one with
+    more than 1,000.
+    """
+    header = _header(Path(rows))
+    edges, alone = _edges(Path(path), header)
+    nodes = list(dict.fromkeys([*(name for edge in edges for name in edge), *alone]))
+    try:
+        graph = BayesianNetwork.from_edges(edges, nodes=nodes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _check_header(Path(rows), header, graph)
+    states: dict[str, set[str]] = {name: set() for name in header}
+    for _, block in _text_blocks(Path(rows), header, _count_records(Path(rows), len(header)) if gaps else None):
+        for j, name in enumerate(header):
+            texts = {_whole(text.strip()) for text in _factors(block, j)[1]}
+            states[name] |= texts - MISSING
+            if len(states[name]) > MAX_STATES:
+                raise ValueError(f"{rows}: expected at most {MAX_STATES:,} states of {name}, got more; is it a number?")
+    for name in nodes:
+        if len(states[name]) < 2:
+            seen = repr(min(states[name])) + " in every row" if states[name] else "no value in any row"
+            raise ValueError(f"{rows}: expected two states of {name} or more, got {seen}")
+        _warn_of_capitals(str(rows), name, states[name])
+    ordered = {name: sorted(own, key=_as_number) for name, own in states.items()}
+    return BayesianNetwork.from_edges(edges, {name: len(own) for name, own in ordered.items()}, nodes, ordered)
+
+
+def _warn_of_capitals(rows: str, name: str, states: set[str]) -> None:
+    """Two states of one column that differ in capitals alone are probably one."""
+    seen: dict[str, str] = {}
+    for state in sorted(states):
+        if (other := seen.setdefault(state.lower(), state)) != state:
+            warnings.warn(f"{rows}: {name!r} has the states {other!r} and {state!r}, read as two", stacklevel=3)
+
+
+def _edges(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The edges of a list, and the nodes that stand alone in it; `columns` tell a header from an edge."""
+    if not path.is_file():
+        raise ValueError(f"network: expected a file, got {str(path)!r}")
+    lines = [(line, [field.strip() for field in fields]) for line, fields in _records(path) if any(fields)]
+    edges: dict[tuple[str, str], int] = {}
+    alone: list[str] = []
+    places = _header_of_edges(lines[0][1], columns) if lines else None
+    for i, fields in lines[1:] if places else lines:
+        names = [fields[j] for j in places if j < len(fields)] if places else fields
+        if len(names) > 2 or not all(names) or len(set(names)) < len(names) or not names:
+            raise ValueError(f"{path}, line {i}: expected parent,child or a node's name, got {','.join(fields)[:80]!r}")
+        if len(names) == 1:
+            alone.append(names[0])
+        elif (edge := (names[0], names[1])) in edges:
+            raise ValueError(f"{path}, line {i}: expected each edge once, got {','.join(names)!r} again")
+        else:
+            edges[edge] = i
+    if not edges and not alone:
+        raise ValueError(f"{path}: expected a line parent,child for each edge, got none")
+    return list(edges), alone
+
+
+def _header_of_edges(fields: Sequence[str], columns: Sequence[str]) -> tuple[int, int] | None:
+    """Where parent and child stand in each line, if the first line is a header and no edge between such nodes."""
+    lower = [field.lower() for field in fields]
+    for pair in _HEADERS:
+        if set(pair) <= set(lower) and not {fields[lower.index(word)] for word in pair} <= set(columns):
+            return lower.index(pair[0]), lower.index(pair[1])
+    return None
+
+
+def _as_number(state: str) -> tuple[float, str]:
+    try:
+        return float(state), state
+    except ValueError:
+        return float("inf"), state

@@ -1,0 +1,122 @@
+"""One step of training: its examples, and their loss.
+
+A step draws networks, a context of N rows and a few queries from each. The loss compares the read-outs with what the
+objective takes for right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bnicl.estimators.counting import MaximumLikelihood
+from bnicl.estimators.priors import Networks, Pool
+from bnicl.networks.checks import Context
+from bnicl.networks.graph import BayesianNetwork
+from bnicl.networks.sampling import Batch, rows_of, with_noise
+from bnicl.networks.tables import make_generator
+from bnicl.training.config import HELD_OUT, NOISE, POOL, STEP, Objective, TrainingConfig
+from bnicl.transformer.encoding import blocks
+from bnicl.transformer.model import Hook
+
+
+class Examples(NamedTuple):
+    """What a step learns from: contexts, queries, the targets asked, and the tables that say what is right."""
+
+    context: Context
+    queries: Context
+    targets: list[int]
+    tables: Sequence[Tensor]
+
+
+def networks_of(config: TrainingConfig) -> Networks:
+    """What training draws from: the prior, or with `n_tables` a pool of networks from it."""
+    if config.n_tables is None:
+        return config.networks
+    return Pool(config.networks, config.n_tables, make_generator(config.seed, POOL, device=config.device))
+
+
+class Stream:
+    """The examples of each step; step i's are the same whatever was drawn before, and others in each process."""
+
+    def __init__(self, config: TrainingConfig, process: int = 0) -> None:
+        self.config, self.process = config, process
+        self.networks, self.net, self.drawn_from = config.networks, config.networks.net, networks_of(config)
+        self.optimum = config.networks.optimum() if config.objective == "optimum" else None
+
+    def _generator(self, *stream: int) -> torch.Generator:
+        return make_generator(self.config.seed, *stream, device=self.config.device)
+
+    def step(self, step: int, progress: float) -> Examples:
+        config, m = self.config, self.net.n_nodes
+        shared = make_generator(config.seed, STEP, step)
+        low, high = math.log(config.min_context), math.log(config.max_context)
+        u = float(torch.rand((), dtype=torch.float64, generator=shared))
+        n = round(math.exp(low + (high - low) * u**config.short_contexts))
+        askable = min(m, 1 + int(2 * progress * m)) if config.curriculum else m
+        targets = [int(torch.randint(askable, (), generator=shared))] if config.one_target else list(range(askable))
+        generator = self._generator(STEP, step, 1 + 2 * self.process)
+        batch = self.drawn_from.sample(config.batch, n + config.n_queries, generator)
+        context = batch.rows[:, :n]
+        if config.noise:
+            cards = self.net.cardinalities
+            context = with_noise(context, cards, config.noise, self._generator(STEP, step, 2 + 2 * self.process, NOISE))
+        return Examples(context, batch.rows[:, n:], targets, self._right(batch, context))
+
+    def _right(self, batch: Batch, context: Tensor) -> Sequence[Tensor]:
+        """The tables that the objective takes for right."""
+        if self.config.objective == "mle":
+            return MaximumLikelihood(self.net, "nan").fit(context)
+        return batch.cpts if self.optimum is None else self.optimum.fit(context)
+
+    def held_out(self) -> Examples:
+        n = min(max(100, self.config.min_context), self.config.max_context)
+        batch = self.networks.sample(64, n + 1, self._generator(HELD_OUT))
+        return Examples(batch.rows[:, :n], batch.rows[:, n:], list(range(self.net.n_nodes)), batch.cpts)
+
+
+def loss_of(
+    net: BayesianNetwork, objective: Objective, outputs: Float[Tensor, "batch n_queries targets S"], examples: Examples
+) -> Float[Tensor, ""]:
+    """The objective, averaged over contexts, queries and targets; a query without an MLE does not count."""
+    _, queries, targets, tables = examples
+    units = _units(net.cardinalities, tuple(targets), outputs.device)
+    index = units.expand(*outputs.shape[:3], -1)  # [batch, n_queries, targets, states], -1 beyond a target's own
+    logits = outputs.float().gather(-1, index.clamp(min=0)).masked_fill(index < 0, -math.inf)
+    log_p = logits.log_softmax(-1)
+    if objective == "drawn":
+        return -log_p.gather(-1, queries[..., targets, None]).mean()
+    right = [rows_of(tables[m], queries, net.parents[m], net.cardinalities).to(log_p.dtype) for m in targets]
+    wanted = torch.stack([torch.nn.functional.pad(p, (0, index.shape[-1] - p.shape[-1])) for p in right], dim=2)
+    if objective != "mle":
+        return -(wanted * log_p.masked_fill(index < 0, 0.0)).sum(-1).mean()
+    distance = (log_p.exp() - wanted).abs().sum(-1)
+    return distance[~distance.isnan()].sum() / (~distance.isnan()).sum().clamp(min=1)
+
+
+@lru_cache
+def _units(cardinalities: tuple[int, ...], targets: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each target's states lie in the read-out, [targets, states]; -1 beyond its own."""
+    own = [[*range(block.start, block.stop)] for block in (blocks(cardinalities)[m] for m in targets)]
+    most = max(map(len, own))
+    return torch.tensor([[*units, *[-1] * (most - len(units))] for units in own], device=device)
+
+
+def dropout(share: float, generator: torch.Generator) -> Hook | None:
+    """Zeroes a share of what attention and feed-forward networks write, and scales up the rest."""
+    if share == 0:
+        return None
+
+    def drop(name: str, activation: Tensor) -> Tensor:
+        if not name.endswith(("hook_attn_out", "hook_mlp_out")):
+            return activation
+        kept = torch.rand(activation.shape, generator=generator, device=activation.device) >= share
+        return activation * kept / (1 - share)
+
+    return drop

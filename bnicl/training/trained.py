@@ -1,0 +1,150 @@
+"""What training leaves: a transformer with trained weights, as a predictor.
+
+A context is a multiset of rows. With `multiset` each is read once, with its count, and the numbers are the same (see
+`transformer`): where rows attend to themselves alone, every joint state of the network, read once for all contexts,
+if there are at most twice as many as rows; elsewhere the distinct rows of each context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bnicl.networks.checks import ABSENT, Context, Query
+from bnicl.networks.states import every_state, ravel_states
+from bnicl.training.config import TrainingConfig
+from bnicl.transformer.encoding import context_columns, query_columns
+from bnicl.transformer.model import Hook, KVCache, Transformer
+from bnicl.transformer.predictor import Decoder, InContextTransformer
+
+
+class TrainedTransformer(InContextTransformer):
+    """A transformer with trained weights, as a predictor.
+
+    config: what it was trained with. history: about `config.records` records, evenly spread over the run, the last at
+    its end: the step, the seconds so far, the mean loss since the last record, and on 64 held-out networks with N
+    rows (100, or what is nearest to that in training) the mean total variation to the truth, that of the posterior
+    mean and the regret in bits (both NaN where the posterior mean has no closed form).
+    Values may be ABSENT: of nodes that a smaller network does not have, for example.
+    """
+
+    gaps = True
+
+    def __init__(self, model: Transformer, config: TrainingConfig, history: Sequence[Mapping[str, float]] = ()) -> None:
+        net = config.networks.net
+        super().__init__(model, net.cardinalities, readout="softmax", encoding=config.encoding)
+        self.net, self.config, self.history = net, config, [dict(record) for record in history]
+
+    def columns(self, context: Context, query: Query, target: int) -> Float[Tensor, "batch pos width"]:
+        """The input matrix of `encode`, its context read for the target where the recipe says so."""
+        columns = super().columns(context, query, target)
+        if not self.config.per_target:
+            return columns
+        read = self._columns(context[..., : self.read_up_to(target)], target)
+        return torch.cat([read, columns[:, -1:]], dim=1)
+
+    def _prefilled(self, context: Context) -> Decoder:
+        rows = context.to(self.device)
+
+        @cache
+        def prefilled(read_for: int | None) -> KVCache:
+            return self.model.prefill(*self._rows_to_read(rows, read_for))
+
+        def decode(queries: Tensor, target: int) -> Tensor:
+            asked = queries.to(self.device)
+            if self.config.mask == "none":
+                out = self.outputs(rows, asked, [target])[:, :, 0]
+            else:
+                kv = prefilled(target if self.config.per_target else None)
+                out = self.model.decode(kv, self._asked(asked, target))
+            return out.to(context.device)
+
+        return decode
+
+    def outputs(
+        self,
+        context: Context,
+        queries: Int64[Tensor, "batch n_queries nodes"],
+        targets: Sequence[int],
+        hook: Hook | None = None,
+    ) -> Float[Tensor, "batch n_queries targets S"]:
+        """The read-out for each target of each query; queries share a reading where the mask allows it."""
+        if self.config.per_target:
+            return torch.cat([self._outputs(context, queries, [target], target, hook) for target in targets], dim=2)
+        return self._outputs(context, queries, targets, None, hook)
+
+    def _outputs(
+        self, context: Context, queries: Tensor, targets: Sequence[int], read_for: int | None, hook: Hook | None
+    ) -> Float[Tensor, "batch n_queries targets S"]:
+        """The read-out for each target, after a reading of the context for the target `read_for`, or for all (None)."""
+        asked = query_columns(queries, targets, self.cardinalities, self.dtype, self.encoding).flatten(1, 2)
+        columns, counts = self._rows_to_read(context, read_for)
+        if self.config.mask != "none":
+            kv = self.model.prefill(columns, counts, hook)
+            return self.model.decode(kv, asked, hook).unflatten(1, (-1, len(targets)))
+        batch, n, _ = asked.shape  # each query is a sequence of its own
+        repeated = columns.expand(batch, -1, -1).repeat_interleave(n, 0)
+        counts = None if counts is None else counts.repeat_interleave(n, 0)
+        whole = self.model(torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1), hook, counts)
+        return whole[:, -1].unflatten(0, (batch, -1, len(targets)))
+
+    def read_up_to(self, target: int) -> int:
+        """How many of the first columns of the context are read for the target: all, or none that follow it.
+
+        Where every graph keeps to the order of the columns and nodes get their parents independently, what follows a
+        target says nothing about it. It says next to nothing where random graphs draw the probability of their edges
+        from a range, and is not read there either. Of several given graphs it says which it is, of permuted columns in
+        which order they are: then all are read, as always without `per_target`.
+        """
+        config = self.config
+        follows = config.per_target and not config.shuffled and len(config.sources) == 1
+        return target + 1 if follows else len(self.cardinalities)
+
+    def _rows_to_read(
+        self, context: Context, read_for: int | None
+    ) -> tuple[Float[Tensor, "any rows width"], Int64[Tensor, "batch rows"] | None]:
+        """The columns to be read, for all contexts or for each, and how often each of them stands in each context."""
+        first = len(self.cardinalities) if read_for is None else self.read_up_to(read_for)
+        rows, counts = self._read_once(context[..., :first], self.cardinalities[:first])
+        return self._columns(rows, read_for), counts
+
+    def _columns(self, first: Context, read_for: int | None) -> Float[Tensor, "any rows width"]:
+        """The columns of rows of the first nodes, with the flag of the target that they are read for."""
+        rows = torch.nn.functional.pad(first, (0, len(self.cardinalities) - first.shape[-1]), value=ABSENT)
+        columns = context_columns(rows, self.cardinalities, self.dtype, self.encoding)
+        if read_for is not None:
+            columns[..., sum(self.cardinalities) + read_for] = 1
+        return columns
+
+    def _read_once(
+        self, context: Context, cards: Sequence[int]
+    ) -> tuple[Int64[Tensor, "any rows nodes"], Int64[Tensor, "batch rows"] | None]:
+        """The rows to be read, for all contexts or for each, and how often each of them stands in each context."""
+        states, mask = math.prod(cards), self.config.mask
+        ordered = mask == "causal" or self.config.positions
+        most = 2 * context.shape[1] if mask == "rows" else _MOST_STATES
+        if not self.config.multiset or ordered or states > most or bool((context == ABSENT).any()):
+            return context, None
+        every, counts = _multiset(context, cards)
+        if mask == "rows":
+            return every, counts
+        counts, index = counts.topk(int((counts > 0).sum(1).max()))
+        return every[0][index], counts
+
+
+_MOST_STATES = 2**12  # counting the rows of more joint states would take longer than reading them twice
+
+
+def _multiset(
+    context: Context, cardinalities: Sequence[int]
+) -> tuple[Int64[Tensor, "one states nodes"], Int64[Tensor, "batch states"]]:
+    """Every joint state once, [1, prod(cards), M], and how often it stands in each context."""
+    states = every_state(cardinalities, context.device)
+    index = ravel_states(context, range(len(cardinalities)), cardinalities)
+    counts = torch.zeros(len(context), len(states), dtype=torch.int64, device=context.device)
+    return states[None], counts.scatter_add_(1, index, torch.ones_like(index))
