@@ -51,6 +51,7 @@ from .own import Posterior as Posterior
 from .own import fit as fit
 from .own import posterior as posterior
 from .training.checkpoint import load_trained as load_trained
+from .training.checkpoint import save_weights as save_weights
 from .training.config import TrainingConfig as TrainingConfig
 from .training.loop import train as train
 from .training.trained import TrainedTransformer as TrainedTransformer

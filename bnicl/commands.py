@@ -15,7 +15,8 @@ from torch import Tensor
 from bnicl.estimators.elimination import split
 from bnicl.estimators.families import Counts
 from bnicl.estimators.inference import FittedNetwork
-from bnicl.evaluation.generation import generate_from, one_thread
+from bnicl.evaluation.evaluate import one_thread
+from bnicl.evaluation.generation import generate_from
 from bnicl.files import read_rows, write_rows
 from bnicl.networks.checks import ABSENT
 from bnicl.networks.graph import BayesianNetwork

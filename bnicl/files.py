@@ -15,8 +15,10 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -29,35 +31,6 @@ from bnicl.networks.writing import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def write_rows(
-    path: str | os.PathLike[str], net: BayesianNetwork, rows: Int64[Tensor, "n nodes"], force: bool = False
-) -> None:
-    """Writes rows as CSV, with the names of nodes and states; raises FileExistsError unless `force`.
-
-    The file appears when it is whole.
-
-    >>> import tempfile
-    >>> import torch
-    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_rows(folder + "/new.csv", net, torch.tensor([[0, 1], [1, 1]]))
-    ...     Path(folder, "new.csv").read_text().split()
-    ['rain,wet', 'no,yes', 'yes,yes']
-    """
-    import pandas as pd
-
-    path = Path(path)
-    if path.exists() and not force:
-        raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
-    named = {
-        name: pd.Categorical.from_codes(rows[:, m].numpy(), [str(state) for state in net.states[m]])
-        for m, name in enumerate(net.names)
-    }
-    with whole_file(path) as part:
-        pd.DataFrame(named).to_csv(part, index=False)
-
 
 _BLOCK, _CELLS = 50_000, 4_000_000  # lines and cells read at once
 MISSING = frozenset({"", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "?"})
@@ -73,22 +46,54 @@ WAYS_OUT = (
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = False) -> Rows:
-    """The rows of a CSV file as states of the network's nodes, int64 [n, M].
+class RowsFile:
+    """A CSV file of rows, whose text is read once; where an edge list takes its states from it, what was read is kept.
 
     gaps: whether a cell may be without a value (empty, NA, N/A, NaN, NULL, None, ?, unless that is the name of a
-    state); it is then ABSENT.
+    state). Raises ValueError for a file that is not there or has no header.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], gaps: bool = False) -> None:
+        self.path, self.gaps = Path(path), gaps
+        self._kept: list[Block] | None = None
+
+    @cached_property
+    def header(self) -> list[str]:
+        """The names of the columns."""
+        return _header(self.path)
+
+    def blocks(self) -> Iterator[Block]:
+        """The file a block of lines at a time, each column as codes and the texts that they stand for."""
+        if self._kept is not None:
+            return iter(self._kept)
+        n = _count_records(self.path, len(self.header)) if self.gaps else None
+        return _text_blocks(self.path, self.header, n)
+
+    def keep(self) -> list[Block]:
+        """All blocks, which are kept: a byte or two for each cell."""
+        self._kept = [*self.blocks()]
+        return self._kept
+
+
+def read_rows(path: RowsPath, net: BayesianNetwork, gaps: bool = False) -> Rows:
+    """The rows of a CSV file as states of the network's nodes, int64 [n, M].
+
+    gaps: as for `RowsFile`; a cell without a value is ABSENT.
 
     Raises ValueError, with the file and its lines, for a file that is not there, is not text in UTF-8 or has no rows;
     for columns that are missing, unknown, without a name or there twice; for cells without a value, if they may not
     be, and for states the node lacks.
     """
-    return torch.cat(list(_blocks(Path(path), net, gaps)))
+    return torch.cat(list(_blocks(_opened(path, gaps), net)))
 
 
-def count_rows(path: str | os.PathLike[str], net: BayesianNetwork, gaps: bool = False) -> Counts:
+def count_rows(path: RowsPath, net: BayesianNetwork, gaps: bool = False) -> Counts:
     """The counts of every family in a CSV file, read once, a block of lines at a time; raises as `read_rows` does."""
-    return Counts.of(_blocks(Path(path), net, gaps), net)
+    return Counts.of(_blocks(_opened(path, gaps), net), net)
+
+
+def _opened(rows: RowsPath, gaps: bool) -> RowsFile:
+    return rows if isinstance(rows, RowsFile) else RowsFile(rows, gaps)
 
 
 def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[list[int], Iterator[tuple[int, Rows]]]:
@@ -97,12 +102,12 @@ def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[li
     ABSENT is an empty cell, or a column that the file lacks. Rows have the numbers 0, 1, ...; `line_of` says where one
     stands. Raises as `read_rows` does otherwise.
     """
-    header = _header(Path(path))
-    _check_header(Path(path), header, net, whole=False)
-    known = [net.names.index(name) for name in header]
+    file = RowsFile(path, gaps=True)
+    _check_header(file.path, file.header, net, whole=False)
+    known = [net.names.index(name) for name in file.header]
 
     def blocks() -> Iterator[tuple[int, Rows]]:
-        for first, states in _coded(Path(path), header, [net.states[m] for m in known], gaps=True):
+        for first, states in _coded(file, [net.states[m] for m in known]):
             rows = torch.full((len(states), net.n_nodes), ABSENT)
             rows[:, known] = states
             yield first, rows
@@ -110,39 +115,35 @@ def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[li
     return known, blocks()
 
 
-def _blocks(path: Path, net: BayesianNetwork, gaps: bool) -> Iterator[Rows]:
+def _blocks(file: RowsFile, net: BayesianNetwork) -> Iterator[Rows]:
     """The rows of a file, a block of lines at a time, its columns in the order of the nodes."""
     check_network(net)
-    header = _header(path)
-    _check_header(path, header, net)
-    place = {name: i for i, name in enumerate(header)}
+    _check_header(file.path, file.header, net)
+    place = {name: i for i, name in enumerate(file.header)}
     order = [place[name] for name in net.names]
     states = dict(zip(net.names, net.states, strict=True))
-    for _, block in _coded(path, header, [states[name] for name in header], gaps):
+    for _, block in _coded(file, [states[name] for name in file.header]):
         yield block[:, order]
 
 
-def _coded(
-    path: Path, header: Sequence[str], states: Sequence[Sequence[object]], gaps: bool
-) -> Iterator[tuple[int, Rows]]:
+def _coded(file: RowsFile, states: Sequence[Sequence[object]]) -> Iterator[tuple[int, Rows]]:
     """Blocks of the file as numbers of states, each with the number of its first row; ABSENT where a cell is empty."""
-    known = [StateNames([str(state) for state in own]) for own in states]
-    for first, block in _text_blocks(path, header, _count_records(path, len(header)) if gaps else None):
-        columns = torch.empty(len(header), len(block), dtype=torch.int64)
-        for j, (name, own) in enumerate(zip(header, known, strict=True)):
-            codes, texts = _factors(block, j)
+    path, known = file.path, [StateNames([str(state) for state in own]) for own in states]
+    for first, block in file.blocks():
+        columns = torch.empty(len(block), len(block[0].codes), dtype=torch.int64)
+        for j, (name, own, (codes, texts)) in enumerate(zip(file.header, known, block, strict=True)):
             of_text = torch.tensor([own.code(text) for text in texts])
-            columns[j] = of_text[codes]
+            torch.index_select(of_text, 0, codes.int(), out=columns[j])
             if int(of_text.min()) < ABSENT:
                 odd = int((of_text < ABSENT).nonzero()[0, 0])
                 lines = _lines(path, first, codes == odd)
                 raise ValueError(
                     f"{path}: expected one of {_some(own.names)} for {name}, got {texts[odd].strip()!r} in line {lines}"
                 )
-        if not gaps and bool((columns == ABSENT).any()):
+        if not file.gaps and bool((columns == ABSENT).any()):
             j = int((columns == ABSENT).any(1).nonzero()[0, 0])
             raise ValueError(
-                f"{path}: expected a value in every field, got none for {header[j]} in line "
+                f"{path}: expected a value in every field, got none for {file.header[j]} in line "
                 f"{_lines(path, first, columns[j] == ABSENT)}; {WAYS_OUT}"
             )
         yield first, columns.t()
@@ -173,12 +174,33 @@ def _whole(text: str) -> str:
     return "0" if whole == "-0" else whole
 
 
-def _factors(block: pd.DataFrame, column: int) -> tuple[torch.Tensor, list[str]]:
-    """Which of the column's different texts each line has, and the texts."""
+class Column(NamedTuple):
+    """Which of a column's different texts each line of a block has, and the texts."""
+
+    codes: Tensor
+    texts: list[str]
+
+
+Block = tuple[int, list[Column]]  # the number of its first row, and the columns
+RowsPath = RowsFile | str | os.PathLike[str]
+
+
+def _columns(block: pd.DataFrame) -> list[Column]:
+    """Columns of text as codes."""
     import pandas as pd
 
-    codes, texts = pd.factorize(block.iloc[:, column])
-    return torch.from_numpy(codes.astype("int64")), list(texts)
+    found = (pd.factorize(block.iloc[:, j].to_numpy()) for j in range(block.shape[1]))
+    return [Column(torch.from_numpy(codes.astype("int32")), [*texts]) for codes, texts in found]
+
+
+def _blank(columns: Sequence[Column]) -> Tensor:
+    """Which lines are empty, that is have no text in any column."""
+    blank = torch.ones(len(columns[0].codes), dtype=torch.bool)
+    for codes, texts in columns:
+        if "" not in texts:
+            return torch.zeros_like(blank)
+        blank &= codes == texts.index("")
+    return blank
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -216,8 +238,8 @@ def line_of(path: str | os.PathLike[str], row: int) -> int:
     return next(line for i, (line, _) in enumerate(_records(Path(path))) if i == row + 1)
 
 
-def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Blocks of the file as text, each with the number of its first row; empty lines at the end are no rows.
+def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Iterator[Block]:
+    """Blocks of the file, each with the number of its first row; empty lines at the end are no rows.
 
     n: how many rows there are, if that is known.
     """
@@ -226,17 +248,18 @@ def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Ite
     row = empty = 0
     try:
         with pd.read_csv(
-            path, dtype=str, na_filter=False, chunksize=max(1, min(_BLOCK, _CELLS // len(header))), nrows=n,
+            path, dtype=object, na_filter=False, chunksize=max(1, min(_BLOCK, _CELLS // len(header))), nrows=n,
             encoding="utf-8-sig", index_col=False, header=0, names=list(range(len(header))), skip_blank_lines=False,
-            skipinitialspace=True,
+            skipinitialspace=True, low_memory=False,
         ) as reader:  # fmt: skip
-            for block in filter(len, reader):
-                blank = (block == "").all(axis=1).to_numpy()
-                kept = len(block) if n is not None else 0 if blank.all() else len(block) - int(blank[::-1].argmin())
+            for block in _one_ahead(reader):
+                columns = _columns(block)
+                full = (~_blank(columns)).nonzero()
+                kept = len(block) if n is not None else int(full[-1]) + 1 if len(full) else 0
                 if kept:
                     if empty:
                         raise ValueError(f"{path}: expected a row in line {line_of(path, row - empty)}, got none")
-                    yield row, block.iloc[:kept]
+                    yield row, [Column(codes[:kept], texts) for codes, texts in columns]
                 row, empty = row + len(block), len(block) - kept + (0 if kept else empty)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected text in UTF-8, got other bytes ({error})") from error
@@ -247,6 +270,16 @@ def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Ite
     if empty and n is None and _count_records(path, len(header)) > row - empty:
         where = f"{header[0]} in line {line_of(path, row - empty)}"
         raise ValueError(f"{path}: expected a value in every field, got none for {where}; {WAYS_OUT}")
+
+
+def _one_ahead(blocks: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The blocks that are not empty; the next one is parsed while the last one is counted."""
+    with ThreadPoolExecutor(1) as parser:
+        following = parser.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            following = parser.submit(next, blocks, None)
+            if len(block):
+                yield block
 
 
 def _header(path: Path) -> list[str]:
@@ -296,38 +329,68 @@ def _some(items: Sequence[str]) -> str:
     return ", ".join(items[:_FEW]) + more
 
 
+def write_rows(
+    path: str | os.PathLike[str], net: BayesianNetwork, rows: Int64[Tensor, "n nodes"], force: bool = False
+) -> None:
+    """Writes rows as CSV, with the names of nodes and states; raises FileExistsError unless `force`.
+
+    The file appears when it is whole.
+
+    >>> import tempfile
+    >>> import torch
+    >>> net = BayesianNetwork(("rain", "wet"), ((), (0,)), (2, 2), states=(("no", "yes"), ("no", "yes")))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rows(folder + "/new.csv", net, torch.tensor([[0, 1], [1, 1]]))
+    ...     Path(folder, "new.csv").read_text().split()
+    ['rain,wet', 'no,yes', 'yes,yes']
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if path.exists() and not force:
+        raise FileExistsError(f"out: expected a new file, got {path}, which exists; --force replaces it")
+    named = {
+        name: pd.Categorical.from_codes(rows[:, m].numpy(), [str(state) for state in net.states[m]])
+        for m, name in enumerate(net.names)
+    }
+    with whole_file(path) as part:
+        pd.DataFrame(named).to_csv(part, index=False)
+
+
 # --- graphs ---------------------------------------------------------------------------------------
 
 
-def read_edges(path: str | os.PathLike[str], rows: str | os.PathLike[str], gaps: bool = False) -> BayesianNetwork:
+def read_edges(path: str | os.PathLike[str], rows: RowsPath, gaps: bool = False) -> BayesianNetwork:
     """The graph of an edge list, its states being those that occur in a CSV file of rows (sorted, numbers as numbers).
 
-    gaps: as for `read_rows`.
+    gaps: as for `RowsFile`.
 
     Warns of states that differ in capitals alone. Raises ValueError with the line for a line that is no edge, for an
     edge given twice, a cycle, nodes that are not the columns of the file, a column with a single state, and one with
     more than 1,000.
     """
-    header = _header(Path(rows))
+    file = _opened(rows, gaps)
+    header = file.header
     edges, alone = _edges(Path(path), header)
     nodes = list(dict.fromkeys([*(name for edge in edges for name in edge), *alone]))
     try:
         graph = BayesianNetwork.from_edges(edges, nodes=nodes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    _check_header(Path(rows), header, graph)
+    _check_header(file.path, header, graph)
     states: dict[str, set[str]] = {name: set() for name in header}
-    for _, block in _text_blocks(Path(rows), header, _count_records(Path(rows), len(header)) if gaps else None):
-        for j, name in enumerate(header):
-            texts = {_whole(text.strip()) for text in _factors(block, j)[1]}
-            states[name] |= texts - MISSING
+    for _, block in file.keep():
+        for name, column in zip(header, block, strict=True):
+            states[name] |= {_whole(text.strip()) for text in column.texts} - MISSING
             if len(states[name]) > MAX_STATES:
-                raise ValueError(f"{rows}: expected at most {MAX_STATES:,} states of {name}, got more; is it a number?")
+                raise ValueError(
+                    f"{file.path}: expected at most {MAX_STATES:,} states of {name}, got more; is it a number?"
+                )
     for name in nodes:
         if len(states[name]) < 2:
             seen = repr(min(states[name])) + " in every row" if states[name] else "no value in any row"
-            raise ValueError(f"{rows}: expected two states of {name} or more, got {seen}")
-        _warn_of_capitals(str(rows), name, states[name])
+            raise ValueError(f"{file.path}: expected two states of {name} or more, got {seen}")
+        _warn_of_capitals(str(file.path), name, states[name])
     ordered = {name: sorted(own, key=_as_number) for name, own in states.items()}
     return BayesianNetwork.from_edges(edges, {name: len(own) for name, own in ordered.items()}, nodes, ordered)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from bnicl.estimators.families import Counts
 from bnicl.estimators.incomplete import check_joint_states, counts_by_em
 from bnicl.estimators.inference import Estimator, FittedNetwork, ImpossibleEvidence, Posteriors
-from bnicl.files import StateNames, count_rows, line_of, read_edges, read_queries, read_rows
+from bnicl.files import RowsFile, StateNames, count_rows, line_of, read_edges, read_queries, read_rows
 from bnicl.networks.checks import ABSENT, Rows, check_states
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sources import is_network_file, load_network
@@ -58,7 +58,7 @@ class Posterior:
         return "\n".join([*lines, self.source])
 
 
-def read_network(network: Source, rows: Rows | str | os.PathLike[str], gaps: bool = False) -> BayesianNetwork:
+def read_network(network: Source, rows: Rows | RowsFile) -> BayesianNetwork:
     """The graph of a network: as given, by its name, or of a file (BIF, XMLBIF, or a list of edges, whose states are
     those of the file of rows). Tables are not read."""
     if isinstance(network, BayesianNetwork):
@@ -70,7 +70,7 @@ def read_network(network: Source, rows: Rows | str | os.PathLike[str], gaps: boo
         return load_network(source, tables=False)
     if isinstance(rows, Tensor):
         raise ValueError("rows: expected a file beside a list of edges, which takes its states from it, got a tensor")
-    return read_edges(source, rows, gaps)
+    return read_edges(source, rows)
 
 
 def fit(
@@ -98,16 +98,17 @@ def fit(
     if not isinstance(missing, str) or missing not in get_args(Missing):
         raise ValueError(f"missing: expected one of {', '.join(get_args(Missing))}, got {missing!r}")
     _check_rows(rows)
-    net = read_network(network, rows, gaps=missing != "refuse")
+    given = rows if isinstance(rows, Tensor) else RowsFile(rows, gaps=missing != "refuse")
+    net = read_network(network, given)
     if missing == "em":
         check_joint_states(net)
-        own = rows if isinstance(rows, Tensor) else read_rows(rows, net, gaps=True)
+        own = given if isinstance(given, Tensor) else read_rows(given, net)
         counts = counts_by_em(own, net, alpha if estimator == "posterior-mean" else 0.0)
-    elif isinstance(rows, Tensor):
-        check_states("rows", rows, net.cardinalities, absent=missing == "available")
-        counts = Counts.of([rows], net)
+    elif isinstance(given, Tensor):
+        check_states("rows", given, net.cardinalities, absent=missing == "available")
+        counts = Counts.of([given], net)
     else:
-        counts = count_rows(rows, net, gaps=missing == "available")
+        counts = count_rows(given, net)
     return FittedNetwork(counts, estimator, alpha, read_family)
 
 

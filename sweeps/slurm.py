@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dask_jobqueue.slurm import SLURMCluster
 
-from bnicl.batch import sweeps
 from bnicl.__main__ import main
+from bnicl.batch import sweeps
 
 JOBS = 20  # workers, each with one run at a time
 CORES = 2  # for each of them: a run's torch threads

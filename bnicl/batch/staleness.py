@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from bnicl.batch.parameters import ROOT, Cell, cells_of_notebook, chapter_path
+from bnicl.batch.parameters import ROOT, cells_of_notebook, chapter_path
 
 PACKAGE = ROOT / "bnicl"
 # No number of a table depends on these: what draws, what runs chapters, what reads files of a reader's own.
 NO_NUMBERS = ("__init__", "__main__", "commands", "figures", "own", "files", "batch")
 TABLE = "table"  # the tag of a cell that makes a saved table
+_IMPORT = (ast.Import, ast.ImportFrom)
 
 
 def digest(*parts: bytes) -> str:
@@ -54,35 +55,33 @@ def _shape(node: object) -> object:
 
 
 def code_version() -> str:
-    """Twelve hexadecimal digits that change whenever the code of bnicl does."""
-    return digest(*(f"{name} {code_digest(text)}".encode() for name, text in sorted(_modules().items())))[:12]
+    """Twelve hexadecimal digits that change whenever a file of bnicl does."""
+    return digest(*(f"{name} {text}".encode() for name, text in _modules().items()))[:12]
 
 
 def code_of(chapter: str) -> dict[str, str]:
     """Digests of what a chapter's tables depend on: its cells that make them, and each module it computes with.
 
-    The modules are those that the cells name and those that these import in turn, less `NO_NUMBERS`. Cells that are not
-    plain Python count as using every module.
+    The modules are those that these cells name, or any cell imports, and those that these import in turn, less
+    `NO_NUMBERS`. Cells that are not plain Python count as using every module.
     """
     modules, exported = _modules(), _exported()
-    cells = table_cells(cells_of_notebook(chapter_path(chapter)))
+    cells = [cell for cell in cells_of_notebook(chapter_path(chapter)) if cell.kind == "code"]
+    making = [cell for cell in cells if TABLE in cell.tags or "parameters" in cell.tags]
+    making = making if any(TABLE in cell.tags for cell in cells) else cells
     try:
-        own, wanted = code_digest(cells), _imports(cells, exported)
-    except SyntaxError:
-        own, wanted = digest(cells.encode())[:12], set(modules)
+        trees = [ast.parse(cell.source) for cell in making]
+        imports = [node for cell in cells for node in ast.parse(cell.source).body if isinstance(node, _IMPORT)]
+        wanted = set().union(*(_imports(tree, exported) for tree in [*trees, *imports]))
+        doing = [_shape(node) for tree in trees for node in tree.body if not isinstance(node, _IMPORT)]
+        own = digest(repr(doing).encode())
+    except SyntaxError:  # a line for the shell
+        own, wanted = digest(*(cell.source.encode() for cell in making)), set(modules)
     used: set[str] = set()
     while wanted := {name for name in wanted - used if name in modules and not _makes_no_number(name)}:
         used |= wanted
-        wanted = set().union(*(_imports(modules[name], exported) for name in wanted))
-    return {"the chapter": own, **{name: code_digest(modules[name]) for name in sorted(used)}}
-
-
-def table_cells(cells: Iterable[Cell]) -> str:
-    """The code of the cells that make a chapter's tables."""
-    code = [cell for cell in cells if cell.kind == "code"]
-    tagged = [cell for cell in code if TABLE in cell.tags or "parameters" in cell.tags]
-    making = tagged if any(TABLE in cell.tags for cell in code) else code
-    return "\n".join(cell.source for cell in making)
+        wanted = set().union(*(_imports(ast.parse(modules[name]), exported) for name in wanted))
+    return {"the chapter": own[:12], **{name: code_digest(modules[name]) for name in sorted(used)}}
 
 
 def _modules() -> dict[str, str]:
@@ -103,10 +102,10 @@ def _makes_no_number(module: str) -> bool:
     return module.split(".")[0] in NO_NUMBERS or module.endswith("__init__")
 
 
-def _imports(source: str, exported: Mapping[str, str]) -> set[str]:
+def _imports(tree: ast.AST, exported: Mapping[str, str]) -> set[str]:
     """The modules of bnicl that Python code names, without "bnicl."."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bnicl":
             found.add(exported.get(node.attr, node.attr))
         elif isinstance(node, ast.ImportFrom) and node.module == "bnicl":

@@ -176,7 +176,9 @@ class ModelAverage(Average):
         tables: dict[int, Tensor] = {}
 
         def answer(query: Queries, target: int) -> Tensor:
-            if target not in tables:
+            if query.ndim == 2 and target not in tables:
+                return self._averages(context, query, target)
+            if target not in tables:  # many queries: the answers to all
                 tables[target] = torch.cat([self._table(context[p], target) for p in self._parts(context, target)])
             return rows_of(tables[target], query, range(target), self.cardinalities)
 

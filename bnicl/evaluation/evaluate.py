@@ -5,7 +5,8 @@ Means over networks come with 95 % intervals of the percentile bootstrap, the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 N_CONTEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500)  # the paper's
 AVERAGE = "average"
+_SMALL = 2**22  # cells of all contexts together
 Maker = Callable[[Batch], Predictor]
 
 
@@ -87,30 +89,46 @@ def evaluate(
         raise ValueError(f"names: expected no node called {AVERAGE!r}, which stands for all of them, got one")
 
     batch = networks.sample(check_count("n_networks", n_networks), max(n_contexts) + 1, seed)
-    query, optimum, mle = batch.rows[:, -1], networks.optimum(), networks.mle(batch)
     made = {name: _made(p, batch) for name, p in predictors.items()}
-    truth = _stacked([rows_of(batch.cpts[m], query, net.parents[m], net.cardinalities) for m in chosen])
+    with one_thread() if batch.rows.numel() < _SMALL else nullcontext():
+        measured = torch.cat([_measured(made, networks, batch, n, chosen) for n in n_contexts])
+        low, high = bootstrap_interval(measured[..., :2], seed)
+    nodes = [*(net.names[m] for m in chosen), AVERAGE]
+    labels = [(name, n, node) for n in n_contexts for name in made for node in nodes]
+    table = pd.DataFrame(labels, columns=["predictor", "n_context", "node"])
+    table[list(_MEASURES)] = measured.nanmean(1).numpy()
+    table[["tv_low", "regret_low"]], table[["tv_high", "regret_high"]] = low.numpy(), high.numpy()
+    return table
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread: a second one gains nothing, and waits for its turn beside another busy process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(
+    predictors: Mapping[str, HasPredictProba], networks: Networks, batch: Batch, n: int, targets: Sequence[int]
+) -> Float[Tensor, "rows batch measures"]:
+    """The measures of each query after n rows: for each predictor, the targets and their average."""
+    net, query, context = networks.net, batch.rows[:, -1], batch.rows[:, :n]
+    truth = _stacked([rows_of(batch.cpts[m], query, net.parents[m], net.cardinalities) for m in targets])
     unknown = torch.full_like(truth, torch.nan)
-    tables = []
-    for n in n_contexts:
-        context = batch.rows[:, :n]
-        best, frequencies = (
-            unknown if who is None else _answers(reading(who, context, checked=True), query, chosen, net)
-            for who in (optimum, mle)
-        )
-        measured = []
-        for name, predictor in made.items():
-            predicted = _answers(reading(predictor, context, checked=True), query, chosen, net, name)
-            own = _measure(truth, best, frequencies, predicted)
-            measured += [own, own.nanmean(0, keepdim=True)]
-        labels = [(name, n, node) for name in made for node in [*(net.names[m] for m in chosen), AVERAGE]]
-        stacked = torch.cat(measured)
-        table = pd.DataFrame(labels, columns=["predictor", "n_context", "node"])
-        table[list(_MEASURES)] = stacked.nanmean(1).numpy()
-        low, high = bootstrap_interval(stacked[..., :2], seed)
-        table[["tv_low", "regret_low"]], table[["tv_high", "regret_high"]] = low.numpy(), high.numpy()
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    best, frequencies = (
+        unknown if who is None else _answers(reading(who, context, checked=True), query, targets, net)
+        for who in (networks.optimum(), networks.mle(batch))
+    )
+    found = []
+    for name, predictor in predictors.items():
+        predicted = _answers(reading(predictor, context, checked=True), query, targets, net, name)
+        own = _measure(truth, best, frequencies, predicted)
+        found += [own, own.nanmean(0, keepdim=True)]
+    return torch.cat(found)
 
 
 def _made(predictor: HasPredictProba | Maker, batch: Batch) -> HasPredictProba:

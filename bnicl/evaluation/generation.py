@@ -7,14 +7,14 @@ this is forward sampling from the network that is fitted to the context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from bnicl.estimators.counting import Predictor, reading
+from bnicl.evaluation.evaluate import one_thread
 from bnicl.networks.checks import ABSENT, check_count, check_tensor
 from bnicl.networks.tables import Seed, make_generator
 
@@ -40,17 +40,6 @@ def generate(
     with one_thread():
         answer = reading(predictor, context[None])
         return generate_from(lambda query, m: answer(query[None], m)[0], context.shape[1], n, seed, predictor.name)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small tensors on one thread: a second one gains nothing, and waits for its turn beside another busy process."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def generate_from(

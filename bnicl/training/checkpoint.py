@@ -18,7 +18,8 @@ from bnicl.training.soap import FACTORS
 from bnicl.training.trained import TrainedTransformer
 
 _FORMAT = "bnicl training checkpoint 1"
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, SUFFIX = "checkpoint.safetensors", ".safetensors"
+WEIGHTS_FOLDER = Path(__file__).resolve().parents[2] / "results" / "weights"
 
 
 class State(NamedTuple):
@@ -64,20 +65,46 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return about, tensors
 
 
-def load_trained(out: str | os.PathLike[str]) -> TrainedTransformer:
-    """The transformer whose training left its checkpoint in the folder `out`, on the CPU.
+def save_weights(run: TrainedTransformer, path: str | os.PathLike[str]) -> None:
+    """Writes a trained transformer to one safetensors file: its weights, configuration and last record."""
+    from safetensors.torch import save
 
-    Raises ValueError where there is no checkpoint, or one of another version or of another network (its .bif file
-    has changed since).
+    tensors = {f"model.{name}": value.detach().cpu().contiguous() for name, value in run.model.state_dict().items()}
+    about = {"format": _FORMAT, "config": run.config.model_dump_json(), "network": _graph(run.net),
+             "history": json.dumps(run.history[-1:])}  # fmt: skip
+    whole_bytes(Path(path), save(tensors, about))
+
+
+def load_trained(source: str | os.PathLike[str]) -> TrainedTransformer:
+    """A trained transformer, on the CPU.
+
+    source: the name of one in results/weights ("general5"), a folder in which training left its checkpoint, or a
+    safetensors file that `save_weights` wrote.
+
+    Raises ValueError, with the names there are, where there is none, and for one of another version or of another
+    network (its .bif file has changed since).
     """
-    path = Path(out) / CHECKPOINT
-    if not path.is_file():
-        raise ValueError(f"checkpoint: expected {CHECKPOINT} in {str(out)!r}, got none")
+    path = _found(source)
     about, tensors = _read(path)
     config = TrainingConfig.model_validate_json(about["config"])
     run = TrainedTransformer(config.build(), config, json.loads(about["history"]))
     _restore(path, run, about, tensors)
     return run
+
+
+def _found(source: str | os.PathLike[str]) -> Path:
+    """The file that `load_trained` reads."""
+    given = Path(source)
+    if given.is_dir() or (given / CHECKPOINT).is_file():
+        if not (given / CHECKPOINT).is_file():
+            raise ValueError(f"checkpoint: expected {CHECKPOINT} in {str(source)!r}, got none")
+        return given / CHECKPOINT
+    named = given if given.suffix == SUFFIX else WEIGHTS_FOLDER / f"{given}{SUFFIX}"
+    if not named.is_file():
+        known = ", ".join(sorted(path.stem for path in WEIGHTS_FOLDER.glob(f"*{SUFFIX}"))) or "none"
+        raise ValueError(f"weights: expected a folder with {CHECKPOINT}, a {SUFFIX} file or a name of results/weights "
+                         f"({known}), got {str(source)!r}")  # fmt: skip
+    return named
 
 
 def _restore(path: Path, run: TrainedTransformer, about: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:

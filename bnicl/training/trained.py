@@ -2,7 +2,7 @@
 
 A context is a multiset of rows. With `multiset` each is read once, with its count, and the numbers are the same (see
 `transformer`): where rows attend to themselves alone, every joint state of the network, read once for all contexts,
-if there are at most twice as many as rows; elsewhere the distinct rows of each context.
+if there are few, or at most twice as many as rows; elsewhere the distinct rows of each context.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class TrainedTransformer(InContextTransformer):
         """The rows to be read, for all contexts or for each, and how often each of them stands in each context."""
         states, mask = math.prod(cards), self.config.mask
         ordered = mask == "causal" or self.config.positions
-        most = 2 * context.shape[1] if mask == "rows" else _MOST_STATES
+        most = max(2 * context.shape[1], _FEW_STATES) if mask == "rows" else _MOST_STATES
         if not self.config.multiset or ordered or states > most or bool((context == ABSENT).any()):
             return context, None
         every, counts = _multiset(context, cards)
@@ -137,6 +137,7 @@ class TrainedTransformer(InContextTransformer):
         return every[0][index], counts
 
 
+_FEW_STATES = 2**8  # joint states that are read whole, once for all contexts, however short these are
 _MOST_STATES = 2**12  # counting the rows of more joint states would take longer than reading them twice
 
 
