@@ -243,10 +243,15 @@ def _read_parameters(source: str) -> dict[str, Parameter]:
     except SyntaxError as error:
         raise ValueError(f"expected Python, got {(error.text or source).strip()!r} ({error.msg})") from error
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    comments = {
+        token.start[0]: token.string.removeprefix("#").strip() for token in tokens if token.type == tokenize.COMMENT
+    }
     declared: dict[str, Parameter] = {}
+    end = 0
     for statement in statements:
-        parameter = _parameter(source, statement, comments.get(statement.end_lineno or 0, ""))
+        above = " ".join(comments[line] for line in range(end + 1, statement.lineno) if line in comments)
+        end = statement.end_lineno or statement.lineno
+        parameter = _parameter(source, statement, comments.get(end, above))
         if parameter.name in declared:
             raise ValueError(f"expected each parameter once, got {parameter.name!r} twice")
         declared[parameter.name] = parameter
@@ -264,7 +269,7 @@ def _parameter(source: str, statement: ast.stmt, comment: str) -> Parameter:
             type_name = text(annotation)
         case _:
             raise ValueError(f"expected name: type = default, got {text(statement)!r}")
-    return Parameter(name, type_name, text(default), comment.removeprefix("#").strip())
+    return Parameter(name, type_name, text(default), comment)
 
 
 def declared_parameter(declared: Mapping[str, Parameter], name: str) -> Parameter:

@@ -46,6 +46,8 @@ from bnicl.networks.sources import is_network_file
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bnicl.training.trained import TrainedTransformer
+
 
 _STARTED = time.perf_counter()
 
@@ -124,6 +126,14 @@ def save_table(table: pd.DataFrame, name: str) -> None:
         partial = Path(folder) / f".{name}.csv"
         table.to_csv(partial, index=False)
         partial.rename(Path(folder) / f"{name}.csv")
+
+
+def keep_weights(run: TrainedTransformer, name: str) -> None:
+    """Keeps a chapter's trained transformer as NAME.safetensors in the run's folder; nothing outside `bnicl run`."""
+    from bnicl.training.checkpoint import save_weights
+
+    if folder := os.environ.get("BNICL_RUN"):
+        save_weights(run, Path(folder) / f"{name}.safetensors")
 
 
 def load_results(name: str) -> pd.DataFrame:
