@@ -1,7 +1,7 @@
 """Speed beside a named peer, both in one run: `make bench`.
 
 Each line is the median of at least five repetitions of ours and of the peer's, taken in turn. The table
-goes to results/benchmarks.csv with its provenance in results/benchmarks.json, and into the README.
+goes to results/benchmarks.csv with its provenance in results/benchmarks.json, and into book/benchmarks.md.
 """
 
 import json
@@ -205,10 +205,10 @@ def main() -> None:
     }
     made["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     (RESULTS / "benchmarks.json").write_text(json.dumps(made, indent=2) + "\n")
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "book" / "benchmarks.md").read_text()
     before, rest = readme.split(START)
     shown = as_markdown(pd.read_csv(RESULTS / "benchmarks.csv"))
-    (ROOT / "README.md").write_text(f"{before}{START}\n{shown}\n{END}{rest.split(END)[1]}")
+    (ROOT / "book" / "benchmarks.md").write_text(f"{before}{START}\n{shown}\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Runs of one thread each, two at a time. Each leaves its checkpoint under runs/quality, so that a benchmark that
 was stopped goes on where it was. The table goes to results/quality.csv (one line per run and number of
-context rows), the verdicts on its targets to results/quality-targets.csv and into the README.
+context rows), the verdicts on its targets to results/quality-targets.csv and into book/benchmarks.md.
 """
 
 import json
@@ -152,10 +152,10 @@ def publish(tables: dict[str, pd.DataFrame], verdicts: str, marks: tuple[str, st
         about = {"table": f"{name}.csv", "sha256": digest(text.encode()), **made}
         (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
     start, end = marks
-    readme = (ROOT / "README.md").read_text()
+    readme = (ROOT / "book" / "benchmarks.md").read_text()
     before, rest = readme.split(start)
     shown = as_markdown(pd.read_csv(RESULTS / f"{verdicts}.csv"))
-    (ROOT / "README.md").write_text(f"{before}{start}\n{shown}\n{end}{rest.split(end)[1]}")
+    (ROOT / "book" / "benchmarks.md").write_text(f"{before}{start}\n{shown}\n{end}{rest.split(end)[1]}")
 
 
 def main() -> None:

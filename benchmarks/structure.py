@@ -2,7 +2,7 @@
 
 Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv, unknown-seeds.csv,
 unknown-dense.csv and unknown-searched.csv (`bnicl sweep` makes them); the paces are measured here, all in one go, on
-the same contexts. The verdicts go to results/unknown-targets.csv and into the README, the paces to
+the same contexts. The verdicts go to results/unknown-targets.csv and into book/benchmarks.md, the paces to
 results/unknown-pace.csv.
 """
 

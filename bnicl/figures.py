@@ -1,18 +1,19 @@
-"""Pictures of networks, contexts and tables of measures, in one style; nothing is computed here.
+"""Pictures of networks, contexts and tidy tables, in one style; nothing is computed here.
 
-The same estimator has the same colour and marker in the whole book. The palette is seaborn's
-"colorblind".
+A figure knows its numbers: `show` shows it with the table that it was drawn from and the committed tables behind that.
+A predictor has the same colour and marker in the whole book, and nothing else has one of these colours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import lazy_loader
 import matplotlib.pyplot as plt
 import networkx as nx
 import pandas as pd
-import seaborn as sns
 import torch
 from jaxtyping import Int64
 from matplotlib.axes import Axes
@@ -21,27 +22,29 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from bnicl.estimators.families import Counts
-from bnicl.evaluation.evaluate import AVERAGE
 from bnicl.networks.graph import BayesianNetwork
-from bnicl.shown import carry_data
 
-_COLORS = sns.color_palette("colorblind").as_hex()
+sns = lazy_loader.load("seaborn")  # a second to import, which a figure of the command line does without
+
 PALETTE = {
-    "MLE": _COLORS[0],
-    "naive": _COLORS[1],
-    "posterior mean": _COLORS[2],
-    "model average": _COLORS[4],
-    "graph average": _COLORS[4],
-    "order average": _COLORS[4],
-    "all parents": _COLORS[7],
-    "told the graph": _COLORS[2],
-    "told a wrong graph": _COLORS[8],
-    "hill climbing, bdeu": _COLORS[0],
-    "hill climbing, bic": _COLORS[9],
-    "PC": _COLORS[1],
-    "transformer": _COLORS[3],
-    "constructed transformer": _COLORS[5],
+    "MLE": "#0173b2",
+    "naive": "#de8f05",
+    "posterior mean": "#029e73",
+    "transformer": "#d55e00",
+    "constructed transformer": "#ca9161",
+    "model average": "#cc78bc",
+    "graph average": "#b35ca3",
+    "order average": "#8f4a83",
+    "told the graph": "#00664b",
+    "told a wrong graph": "#9a8c00",
+    "all parents": "#949494",
+    "hill climbing, bdeu": "#5b2a86",
+    "hill climbing, bic": "#56b4e9",
+    "PC": "#a31621",
+    "transformer, from construction": "#f0905a",
+    "transformer, from random": "#8a3d00",
 }
+OTHERS = ("#34495e", "#e377c2", "#17a2a2", "#bcbd22", "#7f6000", "#6b8fb5", "#2f2f2f", "#c0392b")  # no predictor's
 MARKERS = {
     "constructed transformer": "X",
     "MLE": "o",
@@ -52,11 +55,15 @@ MARKERS = {
 }
 MEASURES = {
     "tv": "total variation to the truth",
-    "ratio": "total variation over the floor's",
+    "ratio": "total variation over the optimum's",
     "regret_bits": "regret (bits)",
+    "millibits": "regret (millibits)",
     "mode_accuracy": "mode accuracy",
     "undefined": "share of queries without a match",
+    "share": "share of the gap",
+    "n_context": "rows in the context",
 }
+NONE = "\N{EN DASH}"  # a cell of a table without a number
 _NODE, _QUERY, _MATCH = "#e8eef4", "#fbe3c8", "#1b6ca8"
 
 
@@ -65,11 +72,17 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name: a predictor's own, and others for whatever is none."""
+    rest = iter(OTHERS * (1 + len(names) // len(OTHERS)))
+    return {name: PALETTE.get(name) or next(rest) for name in names}
+
+
 def use_style() -> None:
-    """White background, a light grid, sizes for a page column; crisp at twice the resolution; with the data as CSV."""
+    """White background, a light grid, sizes for a page column; tables as `as_html` shows them, with their CSV."""
     sns.set_theme(
         style="whitegrid",
-        palette="colorblind",
+        palette=list(OTHERS),
         rc={
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
@@ -78,10 +91,93 @@ def use_style() -> None:
             "legend.frameon": False,
         },
     )
+    from IPython import get_ipython
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("retina")
-    carry_data()
+    if (shell := get_ipython()) is not None:
+        formatters = shell.display_formatter.formatters
+        formatters["text/html"].for_type(pd.DataFrame, as_html)
+        formatters["text/plain"].for_type(pd.DataFrame, lambda table, printer, _: printer.text(flat(table).to_string()))
+
+
+# --- what is shown carries its numbers ------------------------------------------------------------
+
+
+def show(figure: Any, table: pd.DataFrame | None = None, made_by: str | Sequence[str] = ()) -> None:
+    """Shows a figure in a notebook, with the tidy table that it was drawn from.
+
+    figure: of matplotlib, one of its axes, or a grid of seaborn. table: its numbers, which the page offers as CSV.
+    made_by: the committed tables of results/ behind them; none where the page itself computed them.
+    """
+    from IPython.core.pylabtools import print_figure
+    from IPython.display import display
+
+    drawn: Figure = figure if isinstance(figure, Figure) else figure.figure
+    bundle: dict[str, Any] = {"text/plain": f"<Figure with {len(drawn.axes)} panels>"}
+    image = print_figure(drawn, "png", dpi=2 * drawn.dpi, base64=True)  # twice the resolution, for sharp screens
+    if image is not None:
+        bundle["image/png"] = image
+    if table is not None:
+        bundle["text/csv"] = table.to_csv(index=not isinstance(table.index, pd.RangeIndex), float_format="%.6g")
+    width, height = _size(image)
+    names = [made_by] if isinstance(made_by, str) else [*made_by]
+    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height}, "bnicl": {"made_by": names}})
+    plt.close(drawn)
+
+
+def _size(image: str | None) -> tuple[int, int]:
+    """Width and height at which a base64 PNG of twice the resolution is shown: they stand in its first bytes."""
+    import base64
+    import struct
+
+    width, height = struct.unpack(">II", base64.b64decode((image or "")[:40])[16:24])
+    return width // 2, height // 2
+
+
+def flat(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for reading: one header row, what named its rows as columns, whole numbers without a point, no NaN.
+
+    >>> flat(pd.DataFrame({"MLE": [0.5, None], "rows": [5.0, 20.0]}, index=pd.Index(["a", "b"], name="node")))
+      node  MLE rows
+    0    a  0.5    5
+    1    b    –   20
+    """
+    named = not isinstance(table.index, pd.RangeIndex)
+    own = table.reset_index() if named and not set(table.index.names) & set(table.columns) else table
+    names = [", ".join(str(part) for part in name if str(part)) if isinstance(name, tuple) else str(name)
+             for name in own.columns]  # fmt: skip
+    across = ", ".join(str(name) for name in table.columns.names if name is not None)
+    shown = {name if name != "index" else across: _written(own.iloc[:, i]) for i, name in enumerate(names)}
+    return pd.DataFrame(shown)
+
+
+def _written(column: pd.Series) -> list[str]:
+    """The cells of a column as text, numbers with the same digits."""
+    if not pd.api.types.is_float_dtype(column):
+        return [NONE if value is None or value != value else "yes" if value is True else "no" if value is False
+                else f"{value:,}" if isinstance(value, int) else str(value) for value in column.tolist()]  # fmt: skip
+    finite = column[column.abs() < float("inf")]
+    digits = next((d for d in range(7) if ((finite.round(d) - finite).abs() < 1e-9).all()), 4)
+    return [NONE if value != value else "∞" if value == float("inf") else f"{value:,.{digits}f}" for value in column]
+
+
+def as_html(table: pd.DataFrame) -> str:
+    """`flat` as HTML, numbers right-aligned."""
+    shown = flat(table)
+    right = [all(not set(cell) - set("0123456789.,∞-+±% " + NONE) for cell in shown[name]) for name in shown]
+    sides = ["right" if side else "left" for side in right]
+
+    def row(cells: Sequence[object], tag: str) -> str:
+        pairs = zip(cells, sides, strict=True)
+        return "".join(f'<{tag} class="text-{side}">{html.escape(str(cell))}</{tag}>' for cell, side in pairs)
+
+    body = "".join(f"<tr>{row(list(cells), 'td')}</tr>" for cells in shown.itertuples(index=False))
+    header = row(list(shown.columns), "th")
+    return f'<table class="dataframe"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
+
+
+# --- networks and contexts ------------------------------------------------------------------------
 
 
 def network(net: BayesianNetwork, ax: Axes | None = None, title: str = "") -> Axes:
@@ -146,7 +242,7 @@ def context(net: BayesianNetwork, rows: Int64[Tensor, "n nodes"], query: Int64[T
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.grid(visible=False)
-    sns.despine(ax=ax, left=True, bottom=True)
+    ax.spines[:].set_visible(False)
     return ax
 
 
@@ -167,41 +263,55 @@ def heatmap(
     return ax
 
 
-def learning_curves(
-    table: pd.DataFrame, measure: str = "tv", facet: str | None = None, columns: int = 2
-) -> sns.FacetGrid:
-    """A measure against the number of context rows, averaged over the nodes; a panel for each `facet`.
+# --- tables of measures ---------------------------------------------------------------------------
+
+
+def curves(
+    table: pd.DataFrame,
+    y: str = "tv",
+    hue: str = "predictor",
+    panel: str | None = None,
+    band: tuple[str, str] | None = None,
+    reference: str | None = None,
+    levels: Mapping[float, str] | None = None,
+    columns: int = 2,
+) -> Any:
+    """A measure against the number of context rows: a curve for each `hue`, a panel for each value of `panel`.
 
     Where the table has several rows for a point, such as those of several seeds: mean and standard deviation.
-    Infinite values are left out (a regret of infinity has no place on an axis).
+    Infinite values have no place on an axis and are left out.
+
+    y: the column of the measure. band: the columns that bound its interval, in place of the standard deviation.
+    reference: a column whose mean is drawn dashed in each panel. levels: names of horizontal lines, by height.
+    Returns seaborn's FacetGrid.
     """
-    average = table[(table["node"] == AVERAGE) & (table[measure].abs() < float("inf"))]
-    names = list(average["predictor"].unique())
+    shown = table[table[y].abs() < float("inf")]
+    names = [str(name) for name in shown[hue].unique()]
+    own = colours(names)
     grid = sns.relplot(
-        data=average,
-        x="n_context",
-        y=measure,
-        hue="predictor",
-        style="predictor",
-        col=facet,
-        col_wrap=columns if facet else None,
-        kind="line",
-        palette={name: PALETTE.get(name, _COLORS[7]) for name in names},
-        markers={name: MARKERS.get(name, "X") for name in names},
-        dashes=False,
-        errorbar="sd",
-        height=2.9,
-        aspect=1.45,
-        facet_kws={"sharey": True},
-    )
-    grid.set(xscale="log", ylim=(0, None))
-    for ax in grid.axes.flat:
+        data=shown.assign(**{hue: shown[hue].astype(str)}), x="n_context", y=y, hue=hue, style=hue, col=panel,
+        col_wrap=columns if panel else None, kind="line", palette=own, hue_order=names, style_order=names,
+        markers={name: MARKERS.get(name, "X") for name in names}, dashes=False, errorbar=None if band else "sd",
+        height=2.9 if columns < 3 else 2.5, aspect=1.45 if columns < 3 else 1.1,
+    )  # fmt: skip
+    for key, ax in grid.axes_dict.items() if panel else [(None, grid.ax)]:
+        here = shown if panel is None else shown[shown[panel] == key]
+        for name, lines in here.groupby(here[hue].astype(str), sort=False) if band else []:
+            ax.fill_between(lines["n_context"], *(lines[end] for end in band or ()), color=own[name], alpha=0.2, lw=0)
+        if reference:
+            means = here.groupby("n_context")[reference].mean()
+            ax.plot(means.index, means, color="#444", linestyle="--", linewidth=1.2)
+        for height, name in (levels or {}).items():
+            ax.axhline(height, color=PALETTE.get(name, "#444"), linewidth=1, linestyle=":")
+            ax.annotate(name, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize="small")
         plain_log_axis(ax)
-    grid.set_axis_labels("rows in the context", MEASURES.get(measure, measure))
-    if facet:
+    if not levels and not reference:
+        grid.set(ylim=(0, None))
+    grid.set_axis_labels(MEASURES["n_context"], MEASURES.get(y, y))
+    if panel:
         grid.set_titles("{col_name}")
     if grid.legend is not None:
-        sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=4, title=None)
+        sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=min(4, len(names)), title=None)
     return grid
 
 
@@ -212,153 +322,18 @@ def plain_log_axis(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def per_node(table: pd.DataFrame, predictors: Sequence[str], measure: str = "tv") -> Figure:
-    """A measure as heat maps, one for each predictor: nodes down, context rows across, one scale."""
-    nodes = table[table["node"] != AVERAGE]
-    height = 0.21 * nodes["node"].nunique() + 1.2
-    figure, axes = plt.subplots(
-        1, len(predictors), figsize=(9, height), sharey=True, squeeze=False, layout="constrained"
-    )
-    top = nodes[nodes["predictor"].isin(predictors)][measure].max()
-    for ax, name in zip(axes.flat, predictors, strict=True):
-        wide = nodes[nodes["predictor"] == name].pivot(index="node", columns="n_context", values=measure)
-        ordered = wide.reindex(nodes["node"].unique())
-        sns.heatmap(ordered, ax=ax, vmin=0, vmax=top, cmap="rocket_r", cbar=False, yticklabels=True)
-        ax.set(title=name, xlabel="rows in the context", ylabel="")
-        ax.tick_params(axis="y", labelsize=8, labelrotation=0)
-        ax.tick_params(axis="x", labelrotation=0)
-    figure.colorbar(axes[0, 0].collections[0], ax=axes, label=MEASURES.get(measure, measure), shrink=0.6)
-    return figure
-
-
 def training(history: Sequence[dict[str, float]], floor: str = "posterior mean") -> Figure:
-    """A run's loss, and its total variation to the truth with that of the optimum below it, against the seconds."""
+    """A run's loss, and its total variation to the truth with that of the optimum below it, against its steps."""
     table = pd.DataFrame(history)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
-    sns.lineplot(table, x="seconds", y="loss", color=PALETTE["transformer"], ax=left)
-    left.set(xlabel="seconds of training", ylabel="loss")
+    sns.lineplot(table, x="step", y="loss", color=PALETTE["transformer"], ax=left)
+    left.set(xlabel="steps of training", ylabel="loss")
     for column, name in (("tv", "transformer"), ("tv_floor", floor)):
-        sns.lineplot(table, x="seconds", y=column, color=PALETTE[name], label=name, ax=right)
-    right.set(xlabel="seconds of training", ylabel=MEASURES["tv"], ylim=(0, None))
+        sns.lineplot(table, x="step", y=column, color=PALETTE[name], label=name, ax=right)
+    right.set(xlabel="steps of training", ylabel=MEASURES["tv"], ylim=(0, None))
     right.legend()
     sns.despine(figure)
     return figure
-
-
-def four_panels(table: pd.DataFrame) -> Figure:
-    """The paper's figure of one graph: a panel of curves by node for each of three, and the averages with the floor."""
-    figure, axes = plt.subplots(2, 2, figsize=(8.6, 6.2), sharex=True, sharey=True, layout="constrained")
-    nodes = [node for node in table["node"].unique() if node != AVERAGE]
-    shades = dict(zip(nodes, sns.color_palette("viridis", len(nodes)).as_hex(), strict=True))
-    for ax, name in zip(axes.flat, ("transformer", "MLE", "naive"), strict=False):
-        own = table[(table["predictor"] == name) & (table["node"] != AVERAGE)]
-        sns.lineplot(own, x="n_context", y="tv", hue="node", palette=shades, errorbar="sd", ax=ax, legend=name == "MLE")
-        ax.set(title=name)
-    average = table[table["node"] == AVERAGE]
-    shown = ["naive", "MLE", "posterior mean", "transformer"]
-    sns.lineplot(
-        average[average["predictor"].isin(shown)], x="n_context", y="tv", hue="predictor", style="predictor",
-        hue_order=shown, style_order=shown, palette=PALETTE, markers=MARKERS, dashes=False, errorbar="sd",
-        ax=axes[1, 1],
-    )  # fmt: skip
-    axes[1, 1].set(title="average over the nodes")
-    for ax in axes.flat:
-        plain_log_axis(ax)
-        ax.set(xlabel="rows in the context", ylabel=MEASURES["tv"], ylim=(0, None))
-        if ax.get_legend() is not None:
-            ax.legend(title=None, ncols=2 if ax is axes[0, 1] and len(nodes) > 5 else 1, fontsize="small")
-    sns.despine(figure)
-    return figure
-
-
-def regret_by_graph(table: pd.DataFrame, columns: str = "graph") -> sns.FacetGrid:
-    """Regret in millibits against the rows of the context, a panel for each graph; mean and standard deviation."""
-    millibits = table[table["node"] == AVERAGE].assign(millibits=lambda t: 1000 * t["regret_bits"])
-    grid = sns.relplot(
-        millibits, x="n_context", y="millibits", hue="variant", style="variant", col=columns, col_wrap=3, kind="line",
-        markers=True, dashes=False, errorbar="sd", palette="colorblind", height=2.5, aspect=1.1,
-    )  # fmt: skip
-    grid.set(xscale="log", ylim=(0, None))
-    grid.set_titles("{col_name}")
-    for ax in grid.axes.flat:
-        plain_log_axis(ax)
-    grid.set_axis_labels("rows in the context", "regret (millibits)")
-    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
-    return grid
-
-
-def accuracy(table: pd.DataFrame, columns: str = "panel") -> sns.FacetGrid:
-    """Mode accuracy against the rows of the context beside that of someone who knows the tables (dashed)."""
-    shown = ["naive", "MLE", "transformer"]
-    own = table[table["predictor"].isin(shown)]
-    grid = sns.relplot(
-        own, x="n_context", y="mode_accuracy", hue="predictor", style="predictor", hue_order=shown, style_order=shown,
-        col=columns, col_wrap=3, kind="line", palette={name: PALETTE[name] for name in shown},
-        markers={name: MARKERS[name] for name in shown}, dashes=False, errorbar="sd", height=2.7, aspect=1.1,
-    )  # fmt: skip
-    for name, ax in grid.axes_dict.items():
-        optimal = own[own[columns] == name].groupby("n_context")["optimal_accuracy"].mean()
-        ax.plot(optimal.index, optimal, color="#444", linestyle="--", linewidth=1.2)
-        plain_log_axis(ax)
-    grid.set_titles("{col_name}")
-    grid.set_axis_labels("rows in the context", MEASURES["mode_accuracy"])
-    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
-    return grid
-
-
-def five_rows(table: pd.DataFrame) -> Axes:
-    """Mean predictions, a column each, against the number k of rows in state 1."""
-    names = [name for name in table if name != "k"]
-    styles = dict(zip(names, ("P", "X", "v", "D", "o"), strict=False))
-    means = table.groupby("k")[names].mean().reset_index().melt("k", var_name="predictor", value_name="p")
-    ax = plt.subplots(figsize=(6.4, 3.6))[1]
-    sns.lineplot(
-        means, x="k", y="p", hue="predictor", style="predictor", markers=styles, dashes=False,
-        palette=[PALETTE.get(name, _COLORS[i]) for name, i in zip(names, (3, 9, 4, 2, 0), strict=False)], ax=ax,
-    )  # fmt: skip
-    ax.set(xlabel="rows in state 1, of five", ylabel="predicted probability of state 1", ylim=(-0.03, 1.03))
-    ax.legend(title=None)
-    sns.despine(ax=ax)
-    return ax
-
-
-def shares_of_the_gap(table: pd.DataFrame) -> sns.FacetGrid:
-    """The share of the gap between MLE (0) and posterior mean (1) against the rows of the context, with intervals."""
-    names = list(table["predictor"].unique())
-    grid = sns.relplot(
-        table, x="n_context", y="share", hue="predictor", style="predictor", col="panel", col_wrap=2, kind="line",
-        palette=[_COLORS[i] for i in (3, 9, 4)][: len(names)], markers=True, dashes=False, errorbar="sd",
-        height=2.7, aspect=1.4,
-    )  # fmt: skip
-    for panel, ax in grid.axes_dict.items():
-        for i, name in zip((3, 9, 4), names, strict=False):
-            own = table[(table["panel"] == panel) & (table["predictor"] == name)]
-            ax.fill_between(own["n_context"], own["share_low"], own["share_high"], color=_COLORS[i], alpha=0.2, lw=0)
-        for level, name in ((0, "MLE"), (1, "posterior mean")):
-            ax.axhline(level, color=PALETTE[name], linewidth=1, linestyle=":")
-        plain_log_axis(ax)
-        ax.set(ylim=(-0.3, None))
-    grid.set_titles("{col_name}")
-    grid.set_axis_labels("rows in the context", "share of the gap")
-    sns.move_legend(grid, "lower center", bbox_to_anchor=(0.45, 1.0), ncol=3, title=None)
-    return grid
-
-
-def share_curves(table: pd.DataFrame, ends: dict[float, str]) -> Axes:
-    """A share between two ends against the rows of the context, one curve a predictor, with its interval."""
-    ax = plt.subplots(figsize=(6.4, 3.4))[1]
-    for name, own in table.groupby("predictor", sort=False):
-        color = PALETTE.get(str(name), _COLORS[7])
-        ax.plot(own["n_context"], own["share"], color=color, marker=MARKERS.get(str(name), "X"), label=name)
-        ax.fill_between(own["n_context"], own["share_low"], own["share_high"], color=color, alpha=0.2, lw=0)
-    for level, name in ends.items():
-        ax.axhline(level, color="#444", linewidth=1, linestyle=":")
-        ax.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), va="bottom", fontsize="small")
-    plain_log_axis(ax)
-    ax.set(xlabel="rows in the context", ylabel="share of the gap")
-    ax.legend(loc="lower right")
-    sns.despine(ax=ax)
-    return ax
 
 
 def marginals(context: Counts, new: Counts) -> Figure:
@@ -371,7 +346,11 @@ def marginals(context: Counts, new: Counts) -> Figure:
     table = pd.DataFrame({"node": nodes, **{which: torch.cat(each) for which, each in shares.items()}})
     figure, ax = plt.subplots(figsize=(5, 4.6), layout="constrained")
     few = len(names) <= 12
-    sns.scatterplot(table, x="context", y="new", hue="node" if few else None, ax=ax)
+    for i, (name, own) in enumerate(table.groupby("node", sort=False)):
+        color = OTHERS[i % len(OTHERS)] if few else OTHERS[0]
+        ax.scatter(own["context"], own["new"], s=24, color=color, label=name if few else None)
+    if few:
+        ax.legend()
     ax.axline((0, 0), slope=1, color="#444", linewidth=1, linestyle=":")
     ax.set(xlabel="share of the context's rows", ylabel="share of the new rows", aspect="equal")
     return figure

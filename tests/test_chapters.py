@@ -1,5 +1,6 @@
 """The check of the chapters can fail: a committed number that a run does not give is found."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from bnicl.batch import runs
+from bnicl.batch.parameters import BOOK
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,3 +45,16 @@ def test_your_own_network_may_be_a_graph_alone_or_odd(network: str, tmp_path: Pa
         network = str(tmp_path / "a+b.BIF")
     folder = runs.run_chapter("your-own-network", {"network": network}, tmp_path / "runs", "smoke")
     assert (folder / "networks.csv").is_file()
+
+
+FOLDED = {"hide-input", "remove-cell", "hide-cell", "remove-input"}
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_step_has_eight_lines_at_most_and_fits_the_page(path: Path) -> None:
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        if not FOLDED & set(cell["metadata"].get("tags", [])):
+            lines = "".join(cell["source"]).splitlines()
+            assert len(lines) <= 8, lines[0]
+            assert max(map(len, lines)) <= 84, max(lines, key=len)

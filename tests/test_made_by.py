@@ -1,4 +1,4 @@
-"""What is said under a figure of where it comes from."""
+"""What is said under a figure and at the end of a page of where the numbers come from."""
 
 import html
 import json
@@ -7,29 +7,14 @@ from pathlib import Path
 import pytest
 
 from bnicl.batch.parameters import RESULTS
-from tools.made_by import PAGE, sources_of, table_line
+from tools.made_by import table_line, tables_of
 
 
-@pytest.mark.parametrize(
-    ("cells", "last"),
-    [
-        (["a = bnicl.load_results('sachs')", "b = a.max()\nc = 2 * b", "plot(c)"], {"sachs"}),
-        (["a = bnicl.load_results('sachs')", "a = bnicl.train(config)", "a"], {PAGE}),
-        (["a = []", "a.append(bnicl.load_results('sachs'))", "a"], {"sachs"}),
-        (["table = 'estimators'", "a = bnicl.load_results(table)", "a"], {"estimators"}),
-        (
-            ["pd.concat([bnicl.load_results(f'unknown-{x}') for x in ('dense', 'depth')])"],
-            {"unknown-dense", "unknown-depth"},
-        ),
-        (["x = bnicl.train(c)", "a = [x for x in bnicl.load_results('sachs')]", "a"], {"sachs"}),
-        (["x = bnicl.train(c)", "def f(x):\n    return x", "f(1)"], set()),
-        (["def f():\n    return bnicl.load_results('sachs')", "f()"], {"sachs"}),
-        (["for a in range(3):\n    b = bnicl.load_results('sachs')", "b"], {"sachs"}),
-        (["!ls runs"], {PAGE}),
-    ],
-)
-def test_a_cell_shows_the_tables_that_its_names_came_from(cells: list[str], last: set[str]) -> None:
-    assert sources_of(cells)[-1] == last
+def test_a_page_names_the_tables_that_it_reads_and_those_that_its_figures_were_made_by() -> None:
+    read = {"source": ["swept = bnicl.load_results(\n", '    "sachs"\n)'], "outputs": []}
+    shown = {"source": "figures.show(figure, table)", "outputs": [{"metadata": {"bnicl": {"made_by": ["estimators"]}}}]}
+    other = {"source": "print(1)", "outputs": [{"output_type": "stream"}]}
+    assert tables_of([read, shown, other]) == ["estimators", "sachs"]
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)

@@ -248,7 +248,7 @@ DECLARED = [
     Parameter("limit", "float | None", "None", "two types"),
     Parameter("quoted", "PositiveInt", "1 +\n    2", "a type in quotes"),
     Parameter("sizes", "ContextSizes", "[\n    1,  # few\n    20,\n]", "lines"),
-    Parameter("plain", "int", "dict(k=1)", ""),
+    Parameter("plain", "int", "dict(k=1)", "a remark"),
 ]
 
 

@@ -1,0 +1,77 @@
+"""What a notebook shows: figures that carry their numbers, tables to be read, one palette."""
+
+import re
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
+
+from bnicl import figures
+from bnicl.batch.parameters import BOOK
+
+CURVES = pd.DataFrame(
+    {
+        "n_context": [1, 10, 1, 10, 1, 10, 1, 10],
+        "predictor": ["MLE", "MLE", "naive", "naive"] * 2,
+        "network": ["asia"] * 4 + ["alarm"] * 4,
+        "tv": [0.5, 0.25, 0.75, 0.5, 0.4, 0.2, 0.6, 0.3],
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_every_predictor_has_a_colour_of_its_own_and_nothing_else_has_one_of_these() -> None:
+    every = [*figures.PALETTE.values(), *figures.OTHERS]
+    assert len(set(every)) == len(every)
+    mixed = figures.colours(["MLE", "wet", "dry"])
+    assert mixed["MLE"] == figures.PALETTE["MLE"]
+    assert {mixed["wet"], mixed["dry"]} <= set(figures.OTHERS)
+
+
+def test_no_chapter_draws_with_another_palette() -> None:
+    for path in BOOK.glob("*.ipynb"):
+        assert not re.search(r'palette=\\"colorblind|plt\.show\(', path.read_text()), path.name
+
+
+def test_curves_have_a_panel_for_each_value_and_the_colour_of_their_predictor() -> None:
+    grid = figures.curves(CURVES, panel="network")
+    assert list(grid.axes_dict) == ["asia", "alarm"]
+    naive, mle = (grid.axes_dict["asia"].lines[i] for i in (1, 0))
+    assert (mle.get_color(), naive.get_color()) == (figures.PALETTE["MLE"], figures.PALETTE["naive"])
+    assert list(mle.get_ydata()) == [0.5, 0.25]
+
+
+def test_a_table_has_one_header_row_the_same_digits_and_no_gaps() -> None:
+    wide = CURVES.pivot(index="network", columns=["predictor", "n_context"], values="tv")
+    wide.loc["asia", ("MLE", 1)] = None
+    shown = figures.flat(wide)
+    assert list(shown.columns) == ["network", "MLE, 1", "MLE, 10", "naive, 1", "naive, 10"]
+    assert shown["MLE, 1"].tolist() == ["0.4", figures.NONE]
+    assert shown["MLE, 10"].tolist() == ["0.20", "0.25"]
+    assert "NaN" not in figures.as_html(wide)
+    assert '<td class="text-right">0.25</td>' in figures.as_html(wide)
+
+
+def test_a_figure_in_a_notebook_carries_its_numbers_and_its_sources() -> None:
+    cells = [
+        "from bnicl import figures; figures.use_style()\nimport matplotlib.pyplot as plt, pandas as pd",
+        "table = pd.DataFrame({'x': [1, 2], 'y': [3, 4]})\nax = plt.subplots()[1]\nax.plot(table['x'], table['y'])\n"
+        "figures.show(ax, table, made_by='sachs')",
+        "table",
+    ]
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    NotebookClient(notebook, timeout=120).execute()
+    (figure,), (table,) = ([out for out in cell.outputs if "data" in out] for cell in notebook.cells[1:])
+    assert figure.metadata["bnicl"] == {"made_by": ["sachs"]}
+    assert figure.metadata["image/png"]["width"] > 100
+    assert figure.data["text/csv"] == "x,y\n1,3\n2,4\n"
+    assert '<td class="text-right">4</td>' in table.data["text/html"]
