@@ -41,7 +41,7 @@ def evaluate(
     """Every predictor on the same contexts and queries, per node and on average.
 
     predictors: by name; in place of one, a function that makes it of the batch of networks drawn, for those who are
-        told more than the context: `lambda batch: GivenGraphs(batch.adjacency, cards)` knows the graphs.
+    told more than the context: `lambda batch: GivenGraphs(batch.adjacency, cards)` knows the graphs.
     networks: a prior over networks, of known or unknown graph, or one network as `NetworkPrior` takes it.
     n_contexts: numbers of rows N; a context of N rows is the first N of the longest.
     n_networks: how many contexts are drawn, each with a query from the same network.
@@ -53,10 +53,10 @@ def evaluate(
 
     tv: the total variation to the truth, a probability. regret_bits: the regret against the optimum, in bits.
     mode_accuracy, optimal_accuracy: the probability of drawing the state that is predicted as the most likely, and that
-        of one who knows the tables.
+    of one who knows the tables.
     tv_to_mle: the total variation to the in-context MLE, over the queries where that is defined.
     undefined, ruled_out: the shares of queries where the prediction is NaN, and where it gives no probability to a
-        state that the truth allows.
+    state that the truth allows.
     tv_low, tv_high, regret_low, regret_high: the bounds of 95 % intervals.
 
     The optimum and the in-context MLE are those of the prior (`optimum()`, `mle(batch)`): where it has none, the column
