@@ -205,7 +205,7 @@ def test_a_page_with_figures_says_what_made_its_numbers_and_offers_them(path: st
 
 
 SCROLLS = """() => [...document.querySelectorAll('div.cell_input pre')]
-  .filter(code => code.offsetParent && code.scrollWidth > code.clientWidth + 1)
+  .filter(code => !code.closest('details:not([open])') && code.scrollWidth > code.clientWidth + 1)
   .map(code => code.innerText.slice(0, 80))"""
 
 
