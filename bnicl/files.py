@@ -1,11 +1,8 @@
-"""A reader's own files: the rows of a network as CSV, its graph as a list of edges.
+"""Rows of a network as CSV.
 
-A CSV file has one column for each node, under the node's name and in any order, and a line for each row; a value is
-the name of one of the node's states ("yes", "0", "LOW"), with or without blanks around it, and 1.0 is 1. An edge list
-has a line `parent,child` for each edge, with or without a header such as `from,to`, and a line with one name for a node
-without any. What does not fit is refused with its line.
-
-A file is read a block of lines at a time: counts of a file of any length fit in memory.
+A file has one column for each node, under the node's name and in any order, and a line for each row; a value is the
+name of one of the node's states ("yes", "0", "LOW"), with or without blanks around it, and 1.0 is 1. What does not fit
+is refused with its line. A file is read a block of lines at a time: counts of a file of any length fit in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -34,16 +30,11 @@ if TYPE_CHECKING:
 
 _BLOCK, _CELLS = 50_000, 4_000_000  # lines and cells read at once
 MISSING = frozenset({"", "NaN", "nan", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "?"})
-_HEADERS = (("from", "to"), ("parent", "child"), ("source", "target"))
 _FEW = 5  # names or lines in a message
-MAX_STATES = 1000  # of a column whose states are found in the file: more look like a measurement
 WAYS_OUT = (
     "--missing available counts each node over the rows that have it and its parents (right where cells are missing "
     "at random and few); --missing em weighs what the gaps may be (right where they depend on cells that are there)"
 )
-
-
-# --- rows -----------------------------------------------------------------------------------------
 
 
 class RowsFile:
@@ -84,15 +75,15 @@ def read_rows(path: RowsPath, net: BayesianNetwork, gaps: bool = False) -> Rows:
     for columns that are missing, unknown, without a name or there twice; for cells without a value, if they may not
     be, and for states the node lacks.
     """
-    return torch.cat(list(_blocks(_opened(path, gaps), net)))
+    return torch.cat(list(_blocks(opened(path, gaps), net)))
 
 
 def count_rows(path: RowsPath, net: BayesianNetwork, gaps: bool = False) -> Counts:
     """The counts of every family in a CSV file, read once, a block of lines at a time; raises as `read_rows` does."""
-    return Counts.of(_blocks(_opened(path, gaps), net), net)
+    return Counts.of(_blocks(opened(path, gaps), net), net)
 
 
-def _opened(rows: RowsPath, gaps: bool) -> RowsFile:
+def opened(rows: RowsPath, gaps: bool) -> RowsFile:
     return rows if isinstance(rows, RowsFile) else RowsFile(rows, gaps)
 
 
@@ -103,7 +94,7 @@ def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[li
     stands. Raises as `read_rows` does otherwise.
     """
     file = RowsFile(path, gaps=True)
-    _check_header(file.path, file.header, net, whole=False)
+    check_header(file.path, file.header, net, whole=False)
     known = [net.names.index(name) for name in file.header]
 
     def blocks() -> Iterator[tuple[int, Rows]]:
@@ -118,7 +109,7 @@ def read_queries(path: str | os.PathLike[str], net: BayesianNetwork) -> tuple[li
 def _blocks(file: RowsFile, net: BayesianNetwork) -> Iterator[Rows]:
     """The rows of a file, a block of lines at a time, its columns in the order of the nodes."""
     check_network(net)
-    _check_header(file.path, file.header, net)
+    check_header(file.path, file.header, net)
     place = {name: i for i, name in enumerate(file.header)}
     order = [place[name] for name in net.names]
     states = dict(zip(net.names, net.states, strict=True))
@@ -158,17 +149,17 @@ class StateNames:
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
-        self.codes = {_whole(name): k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
+        self.codes = {as_whole(name): k for k, name in enumerate(names)} | {name: k for k, name in enumerate(names)}
 
     def code(self, text: str) -> int:
         """The number of the state, ABSENT for a missing value, less for anything else."""
         text = text.strip()
         if text in self.codes:
             return self.codes[text]
-        return ABSENT if text in MISSING else self.codes.get(_whole(text), ABSENT - 1)
+        return ABSENT if text in MISSING else self.codes.get(as_whole(text), ABSENT - 1)
 
 
-def _whole(text: str) -> str:
+def as_whole(text: str) -> str:
     """1.0 as 1, anything else as it is."""
     whole = text.partition(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
     return "0" if whole == "-0" else whole
@@ -203,7 +194,7 @@ def _blank(columns: Sequence[Column]) -> Tensor:
     return blank
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+def records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The fields of each record, the header's too, with the line it begins in; none for an empty line."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, skipinitialspace=True)
@@ -221,7 +212,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _count_records(path: Path, width: int) -> int:
     """How many rows a file has in which cells may be empty: a line that ends too early must not pass for one."""
     n = empty = 0
-    for line, fields in _records(path):
+    for line, fields in records(path):
         if not fields:
             empty = empty or line
         elif empty:
@@ -235,7 +226,7 @@ def _count_records(path: Path, width: int) -> int:
 
 def line_of(path: str | os.PathLike[str], row: int) -> int:
     """The line in which a row, counted from 0, begins."""
-    return next(line for i, (line, _) in enumerate(_records(Path(path))) if i == row + 1)
+    return next(line for i, (line, _) in enumerate(records(Path(path))) if i == row + 1)
 
 
 def _text_blocks(path: Path, header: Sequence[str], n: int | None = None) -> Iterator[Block]:
@@ -286,8 +277,8 @@ def _header(path: Path) -> list[str]:
     """The names of the columns."""
     if not path.is_file():
         raise ValueError(f"rows: expected a file, got {str(path)!r}")
-    records = _records(path)
-    names, second = ([field.strip() for field in next(records, (0, []))[1]] for _ in range(2))
+    lines = records(path)
+    names, second = ([field.strip() for field in next(lines, (0, []))[1]] for _ in range(2))
     if not any(names) or "\0" in "".join(names):
         raise ValueError(f"{path}: expected a header with the names of the nodes, got none")
     if "" in names:
@@ -300,7 +291,7 @@ def _header(path: Path) -> list[str]:
     return names
 
 
-def _check_header(path: Path, header: list[str], net: BayesianNetwork, whole: bool = True) -> None:
+def check_header(path: Path, header: list[str], net: BayesianNetwork, whole: bool = True) -> None:
     """Raises ValueError unless the columns are the nodes, all of them if `whole`."""
     if header[0] not in net.names and len(header) == 1:
         for mark, what in ((";", "';'"), ("\t", "a tab")):
@@ -355,88 +346,3 @@ def write_rows(
     }
     with whole_file(path) as part:
         pd.DataFrame(named).to_csv(part, index=False)
-
-
-# --- graphs ---------------------------------------------------------------------------------------
-
-
-def read_edges(path: str | os.PathLike[str], rows: RowsPath, gaps: bool = False) -> BayesianNetwork:
-    """The graph of an edge list, its states being those that occur in a CSV file of rows (sorted, numbers as numbers).
-
-    gaps: as for `RowsFile`.
-
-    Warns of states that differ in capitals alone. Raises ValueError with the line for a line that is no edge, for an
-    edge given twice, a cycle, nodes that are not the columns of the file, a column with a single state, and one with
-    more than 1,000.
-    """
-    file = _opened(rows, gaps)
-    header = file.header
-    edges, alone = _edges(Path(path), header)
-    nodes = list(dict.fromkeys([*(name for edge in edges for name in edge), *alone]))
-    try:
-        graph = BayesianNetwork.from_edges(edges, nodes=nodes)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    _check_header(file.path, header, graph)
-    states: dict[str, set[str]] = {name: set() for name in header}
-    for _, block in file.keep():
-        for name, column in zip(header, block, strict=True):
-            states[name] |= {_whole(text.strip()) for text in column.texts} - MISSING
-            if len(states[name]) > MAX_STATES:
-                raise ValueError(
-                    f"{file.path}: expected at most {MAX_STATES:,} states of {name}, got more; is it a number?"
-                )
-    for name in nodes:
-        if len(states[name]) < 2:
-            seen = repr(min(states[name])) + " in every row" if states[name] else "no value in any row"
-            raise ValueError(f"{file.path}: expected two states of {name} or more, got {seen}")
-        _warn_of_capitals(str(file.path), name, states[name])
-    ordered = {name: sorted(own, key=_as_number) for name, own in states.items()}
-    return BayesianNetwork.from_edges(edges, {name: len(own) for name, own in ordered.items()}, nodes, ordered)
-
-
-def _warn_of_capitals(rows: str, name: str, states: set[str]) -> None:
-    """Two states of one column that differ in capitals alone are probably one."""
-    seen: dict[str, str] = {}
-    for state in sorted(states):
-        if (other := seen.setdefault(state.lower(), state)) != state:
-            warnings.warn(f"{rows}: {name!r} has the states {other!r} and {state!r}, read as two", stacklevel=3)
-
-
-def _edges(path: Path, columns: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The edges of a list, and the nodes that stand alone in it; `columns` tell a header from an edge."""
-    if not path.is_file():
-        raise ValueError(f"network: expected a file, got {str(path)!r}")
-    lines = [(line, [field.strip() for field in fields]) for line, fields in _records(path) if any(fields)]
-    edges: dict[tuple[str, str], int] = {}
-    alone: list[str] = []
-    places = _header_of_edges(lines[0][1], columns) if lines else None
-    for i, fields in lines[1:] if places else lines:
-        names = [fields[j] for j in places if j < len(fields)] if places else fields
-        if len(names) > 2 or not all(names) or len(set(names)) < len(names) or not names:
-            raise ValueError(f"{path}, line {i}: expected parent,child or a node's name, got {','.join(fields)[:80]!r}")
-        if len(names) == 1:
-            alone.append(names[0])
-        elif (edge := (names[0], names[1])) in edges:
-            raise ValueError(f"{path}, line {i}: expected each edge once, got {','.join(names)!r} again")
-        else:
-            edges[edge] = i
-    if not edges and not alone:
-        raise ValueError(f"{path}: expected a line parent,child for each edge, got none")
-    return list(edges), alone
-
-
-def _header_of_edges(fields: Sequence[str], columns: Sequence[str]) -> tuple[int, int] | None:
-    """Where parent and child stand in each line, if the first line is a header and no edge between such nodes."""
-    lower = [field.lower() for field in fields]
-    for pair in _HEADERS:
-        if set(pair) <= set(lower) and not {fields[lower.index(word)] for word in pair} <= set(columns):
-            return lower.index(pair[0]), lower.index(pair[1])
-    return None
-
-
-def _as_number(state: str) -> tuple[float, str]:
-    try:
-        return float(state), state
-    except ValueError:
-        return float("inf"), state

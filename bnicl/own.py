@@ -17,10 +17,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from bnicl.edges import read_edges
 from bnicl.estimators.families import Counts
 from bnicl.estimators.incomplete import check_joint_states, counts_by_em
 from bnicl.estimators.inference import Estimator, FittedNetwork, ImpossibleEvidence, Posteriors
-from bnicl.files import RowsFile, StateNames, count_rows, line_of, read_edges, read_queries, read_rows
+from bnicl.files import RowsFile, StateNames, count_rows, line_of, read_queries, read_rows
 from bnicl.networks.checks import ABSENT, Rows, check_states
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sources import is_network_file, load_network

@@ -47,6 +47,25 @@ def test_your_own_network_may_be_a_graph_alone_or_odd(network: str, tmp_path: Pa
     assert (folder / "networks.csv").is_file()
 
 
+def shown_by(folder: Path) -> list[object]:
+    """Every output of an executed chapter but the last, which says when and in how many seconds it was made."""
+    cells = [cell for cell in nbformat.read(folder / "chapter.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    return [(out.output_type, out.get("text"), out.get("data")) for cell in cells[:-1] for out in cell.outputs]
+
+
+def test_a_chapter_that_trains_shows_the_same_on_a_busy_machine(tmp_path: Path) -> None:
+    idle = shown_by(runs.run_chapter("which-estimator", out=tmp_path / "idle", profile="smoke"))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        beside = shown_by(runs.run_chapter("which-estimator", out=tmp_path / "busy", profile="smoke"))
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert len(idle) > 10
+    assert beside == idle
+
+
 FOLDED = {"hide-input", "remove-cell", "hide-cell", "remove-input"}
 
 

@@ -14,9 +14,10 @@ import torch
 
 import bnicl
 from bnicl.__main__ import main
+from bnicl.edges import read_edges
 from bnicl.estimators.families import Counts
 from bnicl.evaluation.generation import generate_from
-from bnicl.files import count_rows, read_edges, read_rows, write_rows
+from bnicl.files import count_rows, read_rows, write_rows
 from bnicl.networks.sources import example_models
 
 NET = bnicl.BayesianNetwork(

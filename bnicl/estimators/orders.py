@@ -83,6 +83,8 @@ class OrderAverage(Average):
         everything = cell_counts(context, range(m), self.cardinalities)
         terms = [self._terms(everything, node) for node in range(m)]
         nothing = torch.zeros(len(context), math.prod(self.cardinalities), dtype=torch.float64, device=context.device)
+        # F({}) = 1; F(S) = sum_{m in S} F(S - m) V_m(S - m): the node m that comes last in S has its parents among the
+        # others. A set is a number, a bit for each node, so that S - m comes before S.
         totals = []
         for p, weight in zip(self._points.tolist(), self._weights.tolist(), strict=True):
             values = [_over_subsets(own, p) for own in terms]

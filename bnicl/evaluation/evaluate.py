@@ -195,6 +195,13 @@ def share_of_the_gap(
 ) -> pd.DataFrame:
     """Whose curve a predictor follows: 0 is that of the in-context MLE, 1 that of the posterior mean.
 
+    predictors: by name.
+    networks: a prior over networks.
+    n_contexts: numbers of rows N.
+    n_networks: how many contexts are drawn, each with a query.
+    seed: of the networks, their rows, and the resamples.
+    ends: two predictors in place of MLE and posterior mean.
+
     With q the prediction, f the MLE and p* the posterior mean, or two other `ends`, the least-squares fit of
     q = f + s (p* - f) over all queries where f is defined, and all nodes::
 

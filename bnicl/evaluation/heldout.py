@@ -45,7 +45,15 @@ def held_out(
     """How well contexts of some rows predict others, per node and on average.
 
     The rows are permuted `n_splits` times. Each time the last `n_test` are asked about, and the first N are the
-    context. contexts_from: rows of another origin, of which the contexts are then made.
+    context.
+
+    predictors: by name.
+    net: the network whose nodes the rows have; its graph is that of the fit, its tables are not used.
+    rows: int64 [n, M].
+    n_contexts: numbers of rows N.
+    n_splits, n_test: how often the rows are split, and how many of them are then asked about.
+    seed: of the splits and of the resamples.
+    contexts_from: rows of another origin, of which the contexts are then made.
 
     Returns a table with one row for each predictor, n_context and node (and node "average"): the mean over test rows
     and splits of `log_loss` in bits (infinite where a state that came was ruled out); of `mixed`, the log-loss after

@@ -80,10 +80,11 @@ def train(
 ) -> TrainedTransformer:
     """A transformer trained as `config` says.
 
-    out: a folder for config.json and checkpoint.safetensors. A run that was killed goes on from its last
-    checkpoint when it is called again, and one that has ended is read from there. progress: a bar with loss,
-    regret (in thousandths of a bit) and the time left, on a terminal. watch: measures the transformer at each record;
-    what it returns stands in the record too.
+    config: all that the run depends on.
+    out: a folder for config.json and checkpoint.safetensors. A run that was killed goes on from its last checkpoint
+    when it is called again, and one that has ended is read from there.
+    progress: a bar with loss, regret (in thousandths of a bit) and the time left, on a terminal.
+    watch: measures the transformer at each record; what it returns stands in the record too.
 
     Where torch.distributed is initialised (by torchrun, say, and with the device "cuda" after torch.cuda.set_device),
     its processes train one transformer together: each draws config.batch contexts of its own, the gradients are

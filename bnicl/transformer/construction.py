@@ -53,10 +53,16 @@ def construct_mle_transformer(
 ) -> MLETransformer:
     """The weights of the theorem: a predictor within `epsilon` of the in-context MLE in l1 norm.
 
-    Only the graph of `net` is used. The inverse temperature of layer 2 is chosen from the bound,
-    beta = log(2 max_context / epsilon), rounded up so that every score is exact in `dtype`; beta_1 (layer 1)
-    and gamma (the context's head start over the query) are so large that their terms vanish, gamma even where
-    no row matches. Each may be given instead. With `sparse` the matrices hold their O(S + edges) non-zero entries only.
+    net: a network, of which only the graph is used.
+    epsilon: the most that output and MLE may differ by, in l1 norm.
+    max_context: the most rows that a context may have.
+    beta: inverse temperature of layer 2; by default from the bound, log(2 max_context / epsilon), rounded up so that
+    every score is exact in `dtype`.
+    beta_1, gamma: inverse temperature of layer 1, and the context's head start over the query; by default so large that
+    their terms vanish, gamma even where no row matches.
+    variant: "paper", "causal", "heads" or "prompt"; see the table of this module.
+    dtype: of weights and activations, torch.float64 or torch.float32.
+    sparse: whether the matrices hold their O(S + edges) non-zero entries only.
 
     Raises ValueError for an epsilon that is not in (0, 2 max_context) or that the dtype cannot reach with so many
     rows (the message names the smallest that it can), for a max_context below 1, and for a given gamma that is so
@@ -200,6 +206,8 @@ class _Builder:
         context = net.n_nodes
         gates: list[list[int]] = [[] for _ in range(net.n_nodes)]  # the directions that open each block
         if self.variant == "paper":
+            # Every column scores the query beta_1 and the N context columns 0: the query's weight is at least
+            # 1 - eta, eta = N / (N + exp(beta_1)), and r_p is the query's flag up to eta.
             for j in range(net.n_nodes + 1):
                 self.put("blocks.0.attn.W_Q", beta_1, 0, p[j], 0)
                 self.put("blocks.0.attn.W_V", 1, 0, p[j], j)
@@ -222,6 +230,9 @@ class _Builder:
 
     def match(self, beta: float, gamma: float) -> None:
         """Layer 2: attend to the rows that agree with what is left of the query, average their values."""
+        # A row that agrees with the query on a of the |Pa| parents scores beta a: one that matches is ahead of others
+        # by beta or more, and the n - n_matching others have at most (n - n_matching) exp(-beta) / n_matching of the
+        # weight of those that match. The value that W_V reads is the row's own, so r_x is their mean.
         x, p, r_x = self.spaces.x, self.spaces.p, self.spaces.r_x
         for u in range(self.S):
             self.put("blocks.1.attn.W_Q", beta, 0, x[u], u)
@@ -233,6 +244,7 @@ class _Builder:
 
     def match_by_heads(self, beta: float, gamma: float) -> None:
         """One layer: head h matches on parent set h and writes the blocks of the targets that have it."""
+        # As in `match`, the scores of head h differ by beta or more between rows that agree on parent set h and others.
         x, p, r_x = self.spaces.x, self.spaces.p, self.spaces.r_x
         for h, parents in enumerate(self.parent_sets):
             for m in parents:
@@ -249,6 +261,8 @@ class _Builder:
 
     def head_start(self, layer: int, head: int, gamma: float) -> None:
         """gamma to the score of every context row: the flags of a query sum to 1."""
+        # The query agrees with itself on everything, beta |Pa|; a row that matches scores gamma more, so that the query
+        # keeps at most exp(-gamma) / n_matching of the weight.
         p, context = self.spaces.p, self.net.n_nodes
         for j in range(context + 1):
             self.put(f"blocks.{layer}.attn.W_Q", gamma, head, p[j], self.S)
@@ -256,6 +270,8 @@ class _Builder:
 
     def gate(self, layer: int, space: range, gates: list[list[int]]) -> None:
         """z <- relu(z + g - 1) in every direction of `space`, g the sum of its block's gates."""
+        # The stream is z; one unit takes relu(z) = z away, the other adds relu(z + g - 1): z where g = 1, and 0 where
+        # g = 0, as z <= 1. Of a block's gates at most one is open.
         for m, block in enumerate(self.units):
             for u in range(block.start, block.stop):
                 self.put(f"blocks.{layer}.mlp.W_in", 1, space[u], u)
