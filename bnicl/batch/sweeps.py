@@ -94,10 +94,8 @@ class Sweep(BaseModel):
         given = [{**one, **point} for one in self.sets for point in points]
         code = staleness.code_of(self.chapter)
         everything = [{**first.parameters, **g} for g in given]
-        return [
-            Run(first.chapter, g, p, first.profile, {**code, **runs.files_of(p)})
-            for g, p in zip(given, everything, strict=True)
-        ]
+        codes = ({**code, **files} if (files := runs.files_of(p)) else code for p in everything)
+        return [Run(first.chapter, *about) for about in zip(given, everything, itertools.repeat(first.profile), codes)]
 
 
 def load_sweep(path: Path | str) -> Sweep:
@@ -217,8 +215,15 @@ def _read_yaml(path: Path) -> tuple[Any, dict[FieldPath, int]]:
 
 def state_of(sweep: Sweep, out: Path) -> dict[str, dict[str, Any]]:
     """The manifests of the sweep's finished runs in a folder, by name; the others are to be executed."""
-    found = {run.name: runs.read_manifest(out / run.name) for run in sweep.runs}
-    return {name: manifest for name, manifest in found.items() if manifest}
+    found: dict[str, dict[str, Any]] = {}
+    same: dict[str, Any] = {}  # what many manifests say alike is kept once: there may be 100,000 of them
+    for run in sweep.runs:
+        if manifest := runs.read_manifest(out / run.name):
+            for part in ("code", "versions", "hardware", "profile", "chapter", "commit", "status"):
+                if part in manifest:
+                    manifest[part] = same.setdefault(part + key_of(manifest[part]), manifest[part])
+            found[run.name] = manifest
+    return found
 
 
 def stale(sweep: Sweep, out: Path) -> Counter[str]:

@@ -6,14 +6,14 @@ The committed tables in results/ are made here; `problems` says why one of them 
 from __future__ import annotations
 
 import csv
-import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from bnicl.batch import parameters, runs, staleness
 from bnicl.batch.sweeps import Sweep, changed_between, key_of, load_sweep, provenance_of, state_of
-from bnicl.networks.writing import whole_bytes
+from bnicl.networks.writing import whole_bytes, whole_file
 
 
 class Collected(NamedTuple):
@@ -38,10 +38,39 @@ def collect(sweep: Sweep, out: Path | str, results: Path | str = parameters.RESU
     wanted = sweep.runs
     values = {name: {key_of(run.parameters[name]) for run in wanted} for name in wanted[0].parameters}
     varying = [name for name, different in values.items() if len(different) > 1 or name in sweep.axes]
-    text, environments, made = io.StringIO(), [], {}
-    odd: dict[str, str] = {}
-    writer, header = csv.writer(text, lineterminator="\n"), None
-    for run in (run for run in wanted if run.name in done):
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{sweep.name}.csv"
+    with whole_file(path) as part:  # streamed: a table may have 100,000 runs
+        with part.open("w", newline="") as file:
+            made, odd, environments = _joined(sweep, out, done, varying, file)
+        provenance = {
+            "table": path.name,
+            "made by": f"bnicl sweep sweeps/{sweep.name}.yml",
+            "sha256": staleness.file_digest(part),
+            "sweep": _described(sweep),
+            "code": staleness.code_of(sweep.chapter),
+            "missing": [run.name for run in wanted if run.name not in made],
+            "odd": odd,
+            "environments": environments,
+            "runs": made,
+        }
+    with whole_file(path.with_suffix(".json")) as part, part.open("w") as file:
+        json.dump(provenance, file, indent=1)
+        file.write("\n")
+    for name in made:
+        for weights in sorted((out / name).glob("*.safetensors")):
+            _keep(weights, results / "weights", sweep.name, name, done[name])
+    return Collected(path, odd)
+
+
+def _joined(
+    sweep: Sweep, out: Path, done: Mapping[str, dict[str, Any]], varying: Sequence[str], file: TextIO
+) -> tuple[dict[str, Any], dict[str, str], list[dict[str, Any]]]:
+    """Writes the rows of all runs; what is to be said of each run, the odd ones, and the environments."""
+    environments: list[dict[str, Any]] = []
+    made, odd = dict[str, Any](), dict[str, str]()
+    writer, header = csv.writer(file, lineterminator="\n"), None
+    for run in (run for run in sweep.runs if run.name in done):
         try:
             columns, rows = _table(sweep, out / run.name, done[run.name]["tables"])
         except ValueError as error:
@@ -63,25 +92,7 @@ def collect(sweep: Sweep, out: Path | str, results: Path | str = parameters.RESU
         made[run.name] = {**facts, "environment": environments.index(environment)}
     if header is None:
         raise ValueError(next(iter(odd.values())))
-    table = text.getvalue().encode()
-    provenance = {
-        "table": f"{sweep.name}.csv",
-        "made by": f"bnicl sweep sweeps/{sweep.name}.yml",
-        "sha256": staleness.digest(table),
-        "sweep": _described(sweep),
-        "code": staleness.code_of(sweep.chapter),
-        "missing": [run.name for run in wanted if run.name not in made],
-        "odd": odd,
-        "environments": environments,
-        "runs": made,
-    }
-    results.mkdir(parents=True, exist_ok=True)
-    whole_bytes(results / f"{sweep.name}.csv", table)
-    whole_bytes(results / f"{sweep.name}.json", (json.dumps(provenance, indent=1) + "\n").encode())
-    for name in made:
-        for weights in sorted((out / name).glob("*.safetensors")):
-            _keep(weights, results / "weights", sweep.name, name, done[name])
-    return Collected(results / f"{sweep.name}.csv", odd)
+    return made, odd, environments
 
 
 def _keep(weights: Path, folder: Path, sweep: str, run: str, manifest: dict[str, Any]) -> None:
