@@ -34,7 +34,5 @@ def test_weights_that_are_written_are_those_that_are_read(tmp_path: Path) -> Non
 
 
 def test_a_name_that_is_none_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(
-        ValueError, match=r"weights: expected .* name of results/weights .* got .nothing."
-    ):
+    with pytest.raises(ValueError, match=r"weights: expected .* name of results/weights .* got .nothing."):
         bnicl.load_trained("nothing")
