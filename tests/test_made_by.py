@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from docutils import nodes
 
 from bnicl.batch.parameters import RESULTS
-from tools.made_by import table_line, tables_of
+from tools.made_by import move_opening, table_line, tables_of
 
 
 def test_a_page_names_the_tables_that_it_reads_and_those_that_its_figures_were_made_by() -> None:
@@ -22,3 +23,12 @@ def test_every_committed_table_says_what_made_it(path: Path) -> None:
     made, line = json.loads(path.read_text()), table_line(path.stem)
     assert f"<code>{html.escape(made['made by'])}</code>" in line
     assert all(place["commit"] in line for place in made.get("environments", [made]))
+
+
+def test_the_opening_figure_stands_before_the_first_cell() -> None:
+    page, boxes = nodes.section("", nodes.paragraph(text="The question.")), []
+    for tags in ([], ["hide-input"], ["opening"]):
+        boxes.append(nodes.container(nb_element="cell_code", cell_metadata={"tags": tags} if tags else {}))
+        page += nodes.section("", boxes[-1]) if "opening" in tags else boxes[-1]
+    move_opening(boxes)
+    assert page.children[1:4] == [boxes[2], boxes[0], boxes[1]]

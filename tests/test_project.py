@@ -154,8 +154,12 @@ def test_several_outputs_are_compared_in_every_profile(path: Path) -> None:
 def test_the_skeleton_is_complete(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    for part in ("What you will learn", "**You need**", "**Time**", "## Check", "## Summary", "## Exercises"):
+    for part in ("**Question.**", "**Answer.**", "**You need**", "**Time**"):
+        assert part in "".join(cells[0]["source"]), part
+    for part in ("## Check", "## Summary", "## Exercises"):
         assert part in text, part
+    (figure,) = [cell["metadata"]["mystnb"]["figure"]["name"] for cell in cells if "opening" in tags(cell)]
+    assert "{numref}`" + figure in "".join(cells[0]["source"])
     assert 2 <= text.count("```{exercise}") <= 3
     assert text.count("```{exercise}") == text.count("{solution-start}") == text.count("{solution-end}")
     assert f"bnicl run {path.stem}" in text

@@ -1,5 +1,6 @@
-"""For Sphinx: under every figure the data behind it, and at the end of a page what made its numbers.
+"""For Sphinx: a page opens with its figure, each figure has the data behind it, and the page ends with what made it.
 
+The cell with the tag `opening` moves before the first cell, under the question that the page answers.
 A figure and a table carry their numbers in the executed notebook, and a figure the committed tables that it was drawn
 from (`bnicl.figures.show`); the numbers become files in data/.
 """
@@ -34,14 +35,24 @@ def add(app: Sphinx, document: nodes.document) -> None:
     if app.builder.format != "html" or not executed.is_file():
         return
     cells, up = json.loads(executed.read_text())["cells"], "../" * name.count("/")
-    for box in [*document.findall(nodes.container)]:
-        if box.get("nb_element") == "cell_code" and (links := _links(app, name, cells, box["cell_index"])):
+    boxes = [box for box in document.findall(nodes.container) if box.get("nb_element") == "cell_code"]
+    move_opening(boxes)
+    for box in boxes:
+        if links := _links(app, name, cells, box["cell_index"]):
             shown = ", ".join(f'<a href="{up}{path}" download>{text}</a>' for text, path in links)
             box.parent.insert(box.parent.index(box) + 1, _raw(f'<p class="bnicl-data">Data: {shown}</p>'))
     lines = [page_line(Path(name).name, cells), *(table_line(table) for table in tables_of(cells))]
     text = "".join(f"<p>{line}</p>" for line in lines)
     made = f'<details class="bnicl-made"><summary>What made the numbers of this page</summary>{text}</details>'
     document.children[-1].append(_raw(made))  # the last section
+
+
+def move_opening(boxes: list[nodes.container]) -> None:
+    """Moves the box with the tag `opening` before the first box of the page."""
+    for box in boxes[1:]:
+        if "opening" in box["cell_metadata"].get("tags", []):
+            box.parent.remove(box)
+            boxes[0].parent.insert(boxes[0].parent.index(boxes[0]), box)
 
 
 def _raw(text: str) -> nodes.raw:
