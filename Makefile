@@ -45,7 +45,7 @@ chapters: PROFILE := smoke
 chapters:
 	@echo "test: $(words $(CHAPTERS)) chapters, profile $(PROFILE)"
 	@BNICL_PROFILE=$(PROFILE) $(PY) -m pytest $(if $(filter book,$(PROFILE)),--nbval,--nbval-lax) \
-	  --nbval-cell-timeout=300 --nbval-sanitize-with tests/sanitize.cfg $(CHAPTERS)
+	  -n 2 --dist loadfile --nbval-cell-timeout=300 --nbval-sanitize-with tests/sanitize.cfg $(CHAPTERS)
 
 # Needs chromium and the pages: skipped, with the reason, where one is missing.
 web:

@@ -90,8 +90,9 @@ def main() -> None:
             subprocess.run(["git", "worktree", "remove", "--force", str(first)], cwd=ROOT, check=True)
     columns = ["task", "unit", "this edition", "first edition", "times faster", "target", "met"]
     pd.DataFrame(lines, columns=columns).round(3).to_csv(RESULTS / "editions.csv", index=False)
-    made = {"table": "editions.csv", "made by": "python -m benchmarks.editions", "seconds": round(time.perf_counter() - begin),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"), **environment()}  # fmt: skip
+    made: dict[str, object] = {"table": "editions.csv", "made by": "python -m benchmarks.editions"}
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    made |= {"seconds": round(time.perf_counter() - begin), "finished": finished, **environment()}
     (RESULTS / "editions.json").write_text(json.dumps(made, indent=1) + "\n")
 
 

@@ -24,7 +24,9 @@ fails: int = -1  # the seed whose run raises
 log: str = ""  # a file that says what was executed"""
 CELLS = [
     'import os\nimport time\n\nwith open(log, "a") as file:\n    file.write(f"{seed}\\n")',
-    'print("before")\ntime.sleep(seconds)\nassert seed != fails, "not this seed"',
+    'print("before")\ntime.sleep(seconds)\n'
+    'while os.path.exists(f"{log}.hold"):  # a test holds the runs\n    time.sleep(0.05)\n'
+    'assert seed != fails, "not this seed"',
     'path = os.path.join(os.environ["BNICL_RUN"], "squares.csv")\n'
     'with open(path, "w") as file:\n'
     '    file.write(f"digit,value\\n0,{seed ** power}\\n1,{seed ** power / 3!r}\\n")',
@@ -82,6 +84,11 @@ class Sweeping:
         return subprocess.run(
             self.call(*options), cwd=self.folder, text=True, capture_output=True, check=False, timeout=120
         )
+
+    @property
+    def hold(self) -> Path:
+        """While this file is there, no run ends."""
+        return self.folder / "log.hold"
 
     def executed(self) -> Counter[str]:
         """How often the run of each seed began."""

@@ -181,10 +181,11 @@ def test_a_cell_that_raises_is_reported_and_tried_again_by_the_next_call(address
 
 
 def test_two_sweeps_in_one_folder(address: str, sweeping: Sweeping) -> None:
-    sweeping.write(seconds=4.0)
+    sweeping.hold.touch()
     first = sweeping.start("--scheduler", address)
     wait_until(sweeping.executed)
     second = sweeping.run("--scheduler", address)
+    sweeping.hold.unlink()
     assert second.returncode == 2
     (line,) = second.stderr.strip().splitlines()
     assert "another one is at work in" in line

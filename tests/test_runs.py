@@ -77,6 +77,17 @@ def test_a_run_leaves_notebook_tables_and_manifest(book: Path, tmp_path: Path) -
     assert listing(tmp_path / "runs") == [folder.name]
 
 
+def test_what_the_text_says_is_asserted_of_the_chapter_s_own_run_alone(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = parameters.check_parameters("sums", {})
+    assert not runs.published("sums", own)  # the profile is smoke
+    monkeypatch.setenv("BNICL_PROFILE", "book")
+    own = parameters.check_parameters("sums", {})
+    assert runs.published("sums", {**own, "other": 1})
+    assert not runs.published("sums", {**own, "n": own["n"] + 1})
+
+
 def test_other_parameters_profiles_and_cells_have_other_names(book: Path) -> None:
     names = {runs.run_chapter("sums").name, runs.run_chapter("sums", {"n": 3}).name}
     names.add(runs.run_chapter("sums", profile="book").name)

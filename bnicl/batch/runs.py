@@ -136,6 +136,16 @@ def keep_weights(run: TrainedTransformer, name: str) -> None:
         save_weights(run, Path(folder) / f"{name}.safetensors")
 
 
+def published(chapter: str, values: Mapping[str, Any]) -> bool:
+    """Whether a chapter runs as its text has it: in the profile "book", with its own parameters.
+
+    chapter: its name. values: the parameters by name, such as the notebook's `globals()`. Statements of the text about
+    the run of the page are asserted where this is True, and nowhere else.
+    """
+    own = check_parameters(chapter, {})
+    return current_profile() == "book" and all(values[name] == value for name, value in own.items())
+
+
 def load_results(name: str) -> pd.DataFrame:
     """The committed table results/NAME.csv, or the table at a path that ends in .csv.
 

@@ -64,6 +64,9 @@ class MLETransformer(InContextTransformer):
     Where no context row agrees with the query on the target's parents, the output tends, as beta grows,
     to the frequencies among the rows that agree on the most of them (`MaximumLikelihood` with
     unmatched="nearest").
+
+    `predict_proba` and `given` read the target's family from the context and drop the rest, as layer 1 would, so that
+    rows which differ elsewhere are one. Where weights were edited, ask `model(columns(context, query, target))`.
     """
 
     name = "constructed transformer"
