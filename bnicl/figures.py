@@ -7,6 +7,7 @@ A predictor has the same colour and marker in the whole book, and nothing else h
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,17 @@ def _size(image: str | None) -> tuple[int, int]:
 
     width, height = struct.unpack(">II", base64.b64decode((image or "")[:40])[16:24])
     return width // 2, height // 2
+
+
+def plus_minus(mean: pd.Series, sd: pd.Series) -> pd.Series:
+    """Mean and standard deviation as text, with the same digits: those to the first that the deviation has.
+
+    >>> plus_minus(pd.Series([0.497, 2.0]), pd.Series([0.12, math.nan])).tolist()
+    ['0.5 ± 0.1', '2']
+    """
+    digits = [max(0, -math.floor(math.log10(s))) if s > 0 else -1 for s in sd]
+    each = zip(mean, sd, digits, strict=True)
+    return pd.Series([f"{m:.{d}f} ± {s:.{d}f}" if d >= 0 else f"{m:.3g}" for m, s, d in each], mean.index)
 
 
 def flat(table: pd.DataFrame) -> pd.DataFrame:
