@@ -25,6 +25,7 @@ html:
 	@$(PY) -m tools.make_curves
 	@mkdir -p _build; made="$(PROFILE) $$(find bnicl -name "*.py*" -not -name "*.pyc" | sort | xargs cat constraints.txt _config.yml | cksum)"; \
 	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
+	@BNICL_PROFILE=$(PROFILE) $(PY) -m tools.fill_cache
 	@BNICL_PROFILE=$(PROFILE) .venv/bin/jupyter-book build . --all -W -n --keep-going
 	@$(PY) tools/lighten.py
 	@test -f _build/html/index.html && echo "book: open _build/html/index.html"

@@ -1,0 +1,38 @@
+"""Executes the chapters, as many at a time as there are cores, into the cache that jupyter-book builds the pages from.
+
+A chapter whose cells are in the cache is not executed again. Ends with 1, and the last lines of what was raised, where
+a chapter fails.
+"""
+
+import sys
+from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 600  # seconds a cell, as in _config.yml
+
+
+def longest_first(chapters: list[Path]) -> list[Path]:
+    """Those that train before those that do not, so that no core waits for the last."""
+    return sorted(chapters, key=lambda path: -path.read_text().count("bnicl.train(config"))
+
+
+def fill(chapters: list[Path], folder: Path) -> list[str]:
+    """What failed: the chapter and the end of its traceback."""
+    cache = get_cache(str(folder))
+    for path in longest_first(chapters):
+        cache.add_nb_to_project(str(path))
+    load_executor("local-parallel", cache).run_and_cache(timeout=TIMEOUT, filter_uris=[str(path) for path in chapters])
+    records = [cache.get_project_record(str(path)) for path in chapters]
+    return [f"{Path(r.uri).name}: {r.traceback[-2000:]}" for r in records if r.traceback]
+
+
+def main() -> None:
+    if failed := fill(sorted((ROOT / "book").glob("*.ipynb")), ROOT / "_build" / ".jupyter_cache"):
+        sys.exit("\n".join(failed))
+
+
+if __name__ == "__main__":
+    main()
