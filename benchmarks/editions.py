@@ -1,7 +1,7 @@
 """This edition beside the first one, which is the peer here: `python -m benchmarks.editions`.
 
 Each task is a process of its own, the two editions in turn; medians of five. Not part of `make bench`: the first
-edition is a commit of the past, and what it took does not change. The table is results/editions.csv.
+edition is a commit of the past, and what it took does not change. The table is results/editions.csv, and on the page.
 """
 
 import json
@@ -18,12 +18,13 @@ import pandas as pd
 from tqdm import tqdm
 
 import bnicl
-from benchmarks.__main__ import RESULTS, ROOT, seconds
+from benchmarks.__main__ import RESULTS, ROOT, as_markdown, seconds
 from benchmarks.commands import shipped
 from bnicl.batch.runs import environment
 
 FIRST = "63d4ace"  # the last commit of the first edition
 REPETITIONS = 5
+START, END = "<!-- editions: written by python -m benchmarks.editions -->", "<!-- /editions -->"
 # What a process of either edition runs: it prints the seconds of what it measures.
 EVALUATE = """
 net = bnicl.NetworkPrior(bnicl.load_network("general7"))
@@ -66,6 +67,14 @@ def edges_of(folder: Path) -> str:
     return str(path)
 
 
+def show() -> None:
+    """Puts the table into the book's page of benchmarks."""
+    page = ROOT / "book" / "benchmarks.md"
+    before, rest = page.read_text().split(START)
+    shown = as_markdown(pd.read_csv(RESULTS / "editions.csv"))
+    page.write_text(f"{before}{START}\n{shown}\n{END}{rest.split(END)[1]}")
+
+
 def main() -> None:
     begin, lines = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as name:
@@ -85,11 +94,13 @@ def main() -> None:
             for task, (least, spend) in tqdm(tasks.items()):
                 pairs = [(spend(ROOT), spend(first)) for _ in range(REPETITIONS)]
                 ours, theirs = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
-                lines.append((task, "s", ours, theirs, theirs / ours, f"ratio >= {least:g}", theirs / ours >= least))
+                ratio = theirs / ours
+                lines.append((task, "s", ours, "first edition", theirs, ratio, f"ratio >= {least:g}", ratio >= least))
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(first)], cwd=ROOT, check=True)
-    columns = ["task", "unit", "this edition", "first edition", "times faster", "target", "met"]
+    columns = ["benchmark", "unit", "ours", "peer", "peer's", "ratio", "target", "met"]
     pd.DataFrame(lines, columns=columns).round(3).to_csv(RESULTS / "editions.csv", index=False)
+    show()
     made: dict[str, object] = {"table": "editions.csv", "made by": "python -m benchmarks.editions"}
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     made |= {"seconds": round(time.perf_counter() - begin), "finished": finished, **environment()}
