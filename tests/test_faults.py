@@ -113,10 +113,12 @@ def test_workers_start_this_python_whatever_spec_has_the_name(tmp_path: Path, mo
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_the_client_killed_and_called_again(how: signal.Signals, sweeping: Sweeping) -> None:
+    sweeping.hold.touch()
     client = sweeping.start("--workers", "2")
     wait_until(sweeping.finished)
     client.send_signal(how)
     client.communicate(timeout=60)
+    sweeping.hold.unlink()
     wait_until(lambda: not kernels_in(sweeping.folder))  # nothing of it goes on
     finished = sweeping.finished()
     assert 0 < len(finished) < 4
@@ -131,6 +133,7 @@ def test_the_client_killed_and_called_again(how: signal.Signals, sweeping: Sweep
 
 def test_an_interrupt_stops_cleanly(sweeping: Sweeping) -> None:
     """Ctrl-C goes to the whole group of processes, workers and all."""
+    sweeping.write(seeds=12)  # more than are done before the interrupt arrives
     client = sweeping.start("--workers", "2", start_new_session=True)
     wait_until(sweeping.finished)
     os.killpg(client.pid, signal.SIGINT)
@@ -142,7 +145,7 @@ def test_an_interrupt_stops_cleanly(sweeping: Sweeping) -> None:
     assert not list(sweeping.runs.glob(".*-*"))
     finished = sweeping.finished()
     assert sweeping.run().returncode == 0
-    assert sweeping.table == expected()
+    assert sweeping.table == expected(12)
     assert all(sweeping.executed()[seed] == 1 for seed in finished)
 
 
@@ -287,6 +290,7 @@ def test_the_scheduler_lost_for_good(cluster: Cluster, sweeping: Sweeping) -> No
         "from bnicl import __main__; from bnicl.batch import cluster; cluster.PATIENCE_SECONDS = 3.0; "
         "raise SystemExit(__main__.main())"
     )
+    sweeping.hold.touch()
     client = subprocess.Popen(
         [sys.executable, "-c", impatient, *call[3:]], cwd=sweeping.folder, text=True, stderr=subprocess.PIPE
     )
@@ -294,6 +298,7 @@ def test_the_scheduler_lost_for_good(cluster: Cluster, sweeping: Sweeping) -> No
     finished = sweeping.finished()
     scheduler.kill()
     _, errors = client.communicate(timeout=60)
+    sweeping.hold.unlink()
     assert client.returncode == 2
     assert f"scheduler: {cluster.address} is gone, with " in errors.splitlines()[-1]
     assert "Traceback" not in errors
