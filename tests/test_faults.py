@@ -134,7 +134,9 @@ def test_the_client_killed_and_called_again(how: signal.Signals, sweeping: Sweep
 def test_an_interrupt_stops_cleanly(sweeping: Sweeping) -> None:
     """Ctrl-C goes to the whole group of processes, workers and all."""
     sweeping.write(seeds=12)  # more than are done before the interrupt arrives
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it
     client = sweeping.start("--workers", "2", start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     wait_until(sweeping.finished)
     os.killpg(client.pid, signal.SIGINT)
     _, errors = client.communicate(timeout=30)
