@@ -82,6 +82,7 @@ def main() -> None:
         subprocess.run(["git", "worktree", "add", "--detach", str(first), FIRST], cwd=ROOT, check=True)
         try:
             bif, rows = shipped(folder, "alarm", 1_000_000)
+            edges = edges_of(folder)
             new = ("-n", "1000", "--out", str(folder / "new.csv"), "--force")
             tasks = {
                 "evaluate four predictors on general7, 256 networks": (3.0, lambda e: inside(e, EVALUATE)),
@@ -89,7 +90,7 @@ def main() -> None:
                 "bnicl generate, a million rows of alarm, BIF": (
                     1.5, lambda e: whole(e, "generate", "--network", bif, "--context", rows, *new)),
                 "bnicl generate, a million rows of alarm, edges": (
-                    1.5, lambda e: whole(e, "generate", "--network", edges_of(folder), "--context", rows, *new)),
+                    1.5, lambda e: whole(e, "generate", "--network", edges, "--context", rows, *new)),
             }  # fmt: skip
             for task, (least, spend) in tqdm(tasks.items()):
                 pairs = [(spend(ROOT), spend(first)) for _ in range(REPETITIONS)]

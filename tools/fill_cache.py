@@ -7,11 +7,12 @@ a chapter fails.
 import sys
 from pathlib import Path
 
+import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT = 600  # seconds a cell, as in _config.yml
+EXECUTE = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]  # what jupyter-book itself goes by
 
 
 def longest_first(chapters: list[Path]) -> list[Path]:
@@ -24,13 +25,15 @@ def fill(chapters: list[Path], folder: Path) -> list[str]:
     cache = get_cache(str(folder))
     for path in longest_first(chapters):
         cache.add_nb_to_project(str(path))
-    load_executor("local-parallel", cache).run_and_cache(timeout=TIMEOUT, filter_uris=[str(path) for path in chapters])
+    load_executor("local-parallel", cache).run_and_cache(
+        timeout=EXECUTE["timeout"], filter_uris=[str(path) for path in chapters]
+    )
     records = [cache.get_project_record(str(path)) for path in chapters]
     return [f"{Path(r.uri).name}: {r.traceback[-2000:]}" for r in records if r.traceback]
 
 
 def main() -> None:
-    if failed := fill(sorted((ROOT / "book").glob("*.ipynb")), ROOT / "_build" / ".jupyter_cache"):
+    if failed := fill(sorted((ROOT / "book").glob("*.ipynb")), ROOT / EXECUTE["cache"]):
         sys.exit("\n".join(failed))
 
 
