@@ -1,7 +1,6 @@
 """Graphs that nobody is told: how near a transformer comes to the exact average, and how fast, beside pgmpy's searches.
 
-Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv, unknown-seeds.csv,
-unknown-dense.csv and unknown-searched.csv (`bnicl sweep` makes them); the paces are measured here, all in one go, on
+Part of `make bench`. The qualities are those of the swept tables results/unknown-structure.csv and unknown-searched.csv (`bnicl sweep` makes them); the paces are measured here, all in one go, on
 the same contexts. The verdicts go to results/unknown-targets.csv and into book/benchmarks.md, the paces to
 results/unknown-pace.csv.
 """
@@ -139,9 +138,7 @@ def main() -> None:
         warnings.simplefilter("ignore")  # pgmpy's, of its own parts
         pace = pd.concat([paces(5), paces(7)], ignore_index=True)
     print(pace.round(6).to_string(index=False))
-    tables = ("unknown-structure", "unknown-seeds", "unknown-dense")
-    swept = pd.concat([bnicl.load_results(name) for name in tables], ignore_index=True)
-    searched = bnicl.load_results("unknown-searched")
+    swept, searched = bnicl.load_results("unknown-structure"), bnicl.load_results("unknown-searched")
     found = verdicts(swept, searched, pace)
     print(found.to_string(index=False))
     publish({"unknown-pace": pace, "unknown-targets": found}, "unknown-targets", (START, END), torch.get_num_threads())

@@ -103,6 +103,33 @@ def test_intervals_are_those_of_scipy() -> None:
     assert np.abs(high.numpy() - other.confidence_interval.high).max() < 0.1 * width.min()
 
 
+def test_paired_differences_are_those_of_the_contexts() -> None:
+    """On one network a context is its own sample: the means differ by the mean difference, with scipy's interval."""
+    prior = bnicl.NetworkPrior(bnicl.load_network("chain5"))
+    pair = {"mean": bnicl.PosteriorMean(prior.net), "MLE": bnicl.MaximumLikelihood(prior.net, "uniform")}
+    table = bnicl.evaluate(pair, prior, [3, 20], 40, targets=[2], seed=5, against="mean")
+    by = table.set_index(["predictor", "n_context", "node"])
+    assert (by.loc["mean"][["tv_more", "tv_more_low", "tv_more_high"]] == 0).all(axis=None)
+    batch = prior.sample(40, 21, 5)
+    truth = bnicl.conditional(prior.net, batch.cpts, batch.rows[:, -1], 2)
+    for n in (3, 20):
+        far = [
+            bnicl.total_variation(truth, p.predict_proba(batch.rows[:, :n], batch.rows[:, -1], 2))
+            for p in pair.values()
+        ]
+        differences = (far[1] - far[0]).numpy()
+        own = by.loc[("MLE", n, "X2")]
+        assert own["tv_more"] == pytest.approx(differences.mean())
+        wanted = bootstrap((differences,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+        assert [own["tv_more_low"], own["tv_more_high"]] == pytest.approx([*wanted], abs=0.15 * (wanted[1] - wanted[0]))
+
+
+def test_a_comparison_needs_a_predictor_of_that_name() -> None:
+    net = bnicl.load_network("chain5")
+    with pytest.raises(ValueError, match="against: expected one of MLE, got 'naive'"):
+        bnicl.evaluate({"MLE": bnicl.MaximumLikelihood(net)}, net, [5], 8, against="naive")
+
+
 def test_the_distance_to_the_mle_counts_where_that_is_defined() -> None:
     net = bnicl.load_network("chain5")
     learners = {"MLE": bnicl.MaximumLikelihood(net), "uniform": bnicl.MaximumLikelihood(net, "uniform")}
