@@ -55,14 +55,6 @@ def _cell(value: Any) -> bool | int | float | str:
 CellValue = Annotated[bool | int | float | str, PlainValidator(_cell)]  # as YAML gives it: true is not 1
 
 
-class CarriedOver(BaseModel):
-    """A table made by older code, kept because the change since does not touch its numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    to: str  # the version of the code that the table is still right for, as `tables.problems` prints it
-    reason: Annotated[str, Field(min_length=10)]
-
-
 class Sweep(BaseModel):
     """What a sweep file says; see the module for its fields."""
 
@@ -76,7 +68,6 @@ class Sweep(BaseModel):
     sets: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
     seeds: Annotated[list[StrictInt], Field(min_length=1)] | None = None
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3600.0
-    carried_over: CarriedOver | None = None
 
     @property
     def axes(self) -> dict[str, list[Any]]:

@@ -1,0 +1,97 @@
+"""Whether committed tables stand under code that has changed since: short runs, by the code that made them and by ours.
+
+    python tools/verify_tables.py sweeps/single-structure.yml ...
+
+The first and the last run of a sweep are executed with the steps, networks and rows of the profile "smoke", in a
+worktree of the commit that made the table and in this one, which must be clean. Where both save the same table to the
+last digit, clocks apart, the provenance beside the committed table says so under `stands`, and `tables.problems` goes
+by that. Where they differ the table has to be made again, by its sweep.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bnicl.batch import runs, staleness, sweeps, tables
+from bnicl.batch.kernels import environ
+from bnicl.batch.parameters import RESULTS, ROOT, check_parameters
+
+CLOCKS = ["seconds", "minutes"]
+
+
+def short(chapter: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is given, less its sizes: numbers that the profile "smoke" sets otherwise than "book"."""
+    defaults = []
+    for profile in ("smoke", "book"):
+        with environ(BNICL_PROFILE=profile):
+            defaults.append(check_parameters(chapter, {}))
+    smoke, book = defaults
+    sizes = {name for name, value in book.items() if value != smoke[name] and not isinstance(value, str)}
+    return {name: value for name, value in given.items() if name not in sizes}
+
+
+def saved(sweep: sweeps.Sweep, given: Mapping[str, Any], where: Path, out: Path) -> pd.DataFrame:
+    """The sweep's table from a short run by the code in a folder."""
+    words = [word for name, value in given.items() for word in ("-p", name, json.dumps(value).strip('"').strip("[]"))]
+    command = [sys.executable, "-W", "ignore", "-m", "bnicl", "run", sweep.chapter, "--profile", "smoke", *words]
+    subprocess.run(
+        [*command, "--out", str(out)], cwd=where, env=os.environ | {"PYTHONPATH": str(where)}, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (table,) = out.glob(f"*/{sweep.table}.csv")
+    return pd.read_csv(table).drop(columns=CLOCKS, errors="ignore")
+
+
+def differences(sweep: sweeps.Sweep, commit: str) -> list[str]:
+    """The runs, of the first and the last, that save another table at the commit than here."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        old = Path(name) / "old"
+        subprocess.run(["git", "worktree", "add", "--detach", old, commit], cwd=ROOT, check=True, capture_output=True)
+        try:
+            for i, run in enumerate(dict.fromkeys([sweep.runs[0].name, sweep.runs[-1].name])):
+                given = short(sweep.chapter, next(r for r in sweep.runs if r.name == run).given)
+                before, now = (saved(sweep, given, where, Path(name) / f"{i}-{where.name}") for where in (old, ROOT))
+                if not before.equals(now):
+                    found.append(f"{sweep.name}: {given} gives another table than at {commit}")
+        finally:
+            subprocess.run(["git", "worktree", "remove", "--force", old], cwd=ROOT, check=True)
+    return found
+
+
+def verify(path: Path) -> list[str]:
+    """Notes beside a sweep's table that it stands; or why it does not."""
+    sweep = sweeps.load_sweep(path)
+    provenance = RESULTS / f"{sweep.name}.json"
+    made = json.loads(provenance.read_text())
+    if not sweeps.changed_between(made["code"], staleness.code_of(sweep.chapter)):
+        made.pop("stands", None)
+    else:
+        commits = {place["commit"] for place in made["environments"]}
+        if problems := [line for commit in commits for line in differences(sweep, commit)]:
+            return problems
+        made["stands"] = {"at": runs.environment()["commit"], "code": staleness.code_of(sweep.chapter)}
+    provenance.write_text(json.dumps(made, indent=1) + "\n")
+    return tables.problems(path)
+
+
+def main() -> None:
+    if "+edited" in runs.environment()["commit"]:
+        sys.exit("verify_tables: expected a clean checkout, got one with edits in bnicl")
+    problems = []
+    for path in map(Path, sys.argv[1:]):
+        found = verify(path)
+        print(f"{path.stem}: {'stands' if not found else 'has to be made again'}", flush=True)
+        problems += found
+    sys.exit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main()
