@@ -136,7 +136,7 @@ def test_one_wrong_weight_breaks_the_guarantee() -> None:
     assert (predictor.predict_proba(rows[:, :100], rows[:, 100], 3) - mle).abs().max() < 1e-6
     spaces = predictor.spaces
     gates = predictor.model.blocks[0].mlp.W_in
-    gates[spaces.r_p[3], 10:12] = 0  # node 0 is a parent of node 3 no longer
+    gates[spaces.r_u[3], 10:12] = 0  # node 0 is a parent of node 3 no longer
     assert (predictor.predict_proba(rows[:, :100], rows[:, 100], 3) - mle).abs().max() > 0.1
 
 

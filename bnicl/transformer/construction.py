@@ -1,11 +1,11 @@
 """The constructive proof as weights: transformers that compute the in-context MLE of a given network.
 
-The residual stream has four named subspaces, with S = sum of cardinalities and P = M + 1 flags:
+The residual stream has four named subspaces, with S = sum of cardinalities:
 
-    x    S   one-hot blocks of the column's values
-    p    P   flags: which target the query asks for, or "context"
-    r_p  P   scratch: the query's flags, copied to every column
-    r_x  S   scratch: the weighted mean of the context's values
+    x    S      one-hot blocks of the column's values
+    u    M + 1  flags: which target the query asks for, or "context"
+    r_u  M + 1  scratch: the query's flags, copied to every column
+    r_x  S      scratch: the weighted mean of the context's values
 
 Layer 1 keeps, in every column, only the target and its parents; layer 2 attends to the context rows that
 agree with the query on what is left, and averages the target's block over them. For z in [0, 1] and a
@@ -193,39 +193,39 @@ class _Builder:
         self.values.setdefault(name, []).append(value)
 
     def embed(self) -> None:
-        """The column goes to x, p (and g); the read-out takes r_x."""
+        """The column goes to x, u (and g); the read-out takes r_x."""
         spaces = self.spaces
-        for i, direction in enumerate((*spaces.x, *spaces.p, *spaces.g)):
+        for i, direction in enumerate((*spaces.x, *spaces.u, *spaces.g)):
             self.put("W_E", 1, i, direction)
-        for u, direction in enumerate(spaces.r_x):
-            self.put("W_U", 1, direction, u)
+        for k, direction in enumerate(spaces.r_x):
+            self.put("W_U", 1, direction, k)
 
     def select(self, beta_1: float) -> None:
         """Layer 1: keep the target's parents (and, in the context, the target)."""
-        net, (x, p, r_p, g) = self.net, (self.spaces.x, self.spaces.p, self.spaces.r_p, self.spaces.g)
+        net, (x, u, r_u, g) = self.net, (self.spaces.x, self.spaces.u, self.spaces.r_u, self.spaces.g)
         context = net.n_nodes
         gates: list[list[int]] = [[] for _ in range(net.n_nodes)]  # the directions that open each block
         if self.variant == "paper":
             # Every column scores the query beta_1 and the N context columns 0: the query's weight is at least
-            # 1 - eta, eta = N / (N + exp(beta_1)), and r_p is the query's flag up to eta.
+            # 1 - eta, eta = N / (N + exp(beta_1)), and r_u is the query's flag up to eta.
             for j in range(net.n_nodes + 1):
-                self.put("blocks.0.attn.W_Q", beta_1, 0, p[j], 0)
-                self.put("blocks.0.attn.W_V", 1, 0, p[j], j)
-                self.put("blocks.0.attn.W_O", 1, 0, j, r_p[j])
+                self.put("blocks.0.attn.W_Q", beta_1, 0, u[j], 0)
+                self.put("blocks.0.attn.W_V", 1, 0, u[j], j)
+                self.put("blocks.0.attn.W_O", 1, 0, j, r_u[j])
                 if j != context:
-                    self.put("blocks.0.attn.W_K", 1, 0, p[j], 0)
+                    self.put("blocks.0.attn.W_K", 1, 0, u[j], 0)
             for target, parents in enumerate(net.parents):
                 for m in (target, *parents):
-                    gates[m].append(r_p[target])
+                    gates[m].append(r_u[target])
         else:
             for m in range(net.n_nodes):
-                gates[m].append(p[context])
+                gates[m].append(u[context])
                 if self.variant == "prompt":
                     gates[m].append(g[m])
             if self.variant == "causal":
                 for target, parents in enumerate(net.parents):
                     for m in parents:
-                        gates[m].append(p[target])
+                        gates[m].append(u[target])
         self.gate(0, x, gates)
 
     def match(self, beta: float, gamma: float) -> None:
@@ -233,59 +233,59 @@ class _Builder:
         # A row that agrees with the query on a of the |Pa| parents scores beta a: one that matches is ahead of others
         # by beta or more, and the n - n_matching others have at most (n - n_matching) exp(-beta) / n_matching of the
         # weight of those that match. The value that W_V reads is the row's own, so r_x is their mean.
-        x, p, r_x = self.spaces.x, self.spaces.p, self.spaces.r_x
-        for u in range(self.S):
-            self.put("blocks.1.attn.W_Q", beta, 0, x[u], u)
-            self.put("blocks.1.attn.W_K", 1, 0, x[u], u)
-            self.put("blocks.1.attn.W_V", 1, 0, x[u], u)
-            self.put("blocks.1.attn.W_O", 1, 0, u, r_x[u])
+        x, u, r_x = self.spaces.x, self.spaces.u, self.spaces.r_x
+        for k in range(self.S):
+            self.put("blocks.1.attn.W_Q", beta, 0, x[k], k)
+            self.put("blocks.1.attn.W_K", 1, 0, x[k], k)
+            self.put("blocks.1.attn.W_V", 1, 0, x[k], k)
+            self.put("blocks.1.attn.W_O", 1, 0, k, r_x[k])
         self.head_start(1, 0, gamma)
-        self.gate(1, r_x, [[p[m]] for m in range(self.net.n_nodes)])
+        self.gate(1, r_x, [[u[m]] for m in range(self.net.n_nodes)])
 
     def match_by_heads(self, beta: float, gamma: float) -> None:
         """One layer: head h matches on parent set h and writes the blocks of the targets that have it."""
         # As in `match`, the scores of head h differ by beta or more between rows that agree on parent set h and others.
-        x, p, r_x = self.spaces.x, self.spaces.p, self.spaces.r_x
+        x, u, r_x = self.spaces.x, self.spaces.u, self.spaces.r_x
         for h, parents in enumerate(self.parent_sets):
             for m in parents:
-                for u in range(self.units[m].start, self.units[m].stop):
-                    self.put("blocks.0.attn.W_Q", beta, h, x[u], u)
-                    self.put("blocks.0.attn.W_K", 1, h, x[u], u)
+                for k in range(self.units[m].start, self.units[m].stop):
+                    self.put("blocks.0.attn.W_Q", beta, h, x[k], k)
+                    self.put("blocks.0.attn.W_K", 1, h, x[k], k)
             for target in range(self.net.n_nodes):
                 if tuple(sorted(self.net.parents[target])) == parents:
-                    for u in range(self.units[target].start, self.units[target].stop):
-                        self.put("blocks.0.attn.W_V", 1, h, x[u], u)
-                        self.put("blocks.0.attn.W_O", 1, h, u, r_x[u])
+                    for k in range(self.units[target].start, self.units[target].stop):
+                        self.put("blocks.0.attn.W_V", 1, h, x[k], k)
+                        self.put("blocks.0.attn.W_O", 1, h, k, r_x[k])
             self.head_start(0, h, gamma)
-        self.gate(0, r_x, [[p[m]] for m in range(self.net.n_nodes)])
+        self.gate(0, r_x, [[u[m]] for m in range(self.net.n_nodes)])
 
     def head_start(self, layer: int, head: int, gamma: float) -> None:
         """gamma to the score of every context row: the flags of a query sum to 1."""
         # The query agrees with itself on everything, beta |Pa|; a row that matches scores gamma more, so that the query
         # keeps at most exp(-gamma) / n_matching of the weight.
-        p, context = self.spaces.p, self.net.n_nodes
+        u, context = self.spaces.u, self.net.n_nodes
         for j in range(context + 1):
-            self.put(f"blocks.{layer}.attn.W_Q", gamma, head, p[j], self.S)
-        self.put(f"blocks.{layer}.attn.W_K", 1, head, p[context], self.S)
+            self.put(f"blocks.{layer}.attn.W_Q", gamma, head, u[j], self.S)
+        self.put(f"blocks.{layer}.attn.W_K", 1, head, u[context], self.S)
 
     def gate(self, layer: int, space: range, gates: list[list[int]]) -> None:
         """z <- relu(z + g - 1) in every direction of `space`, g the sum of its block's gates."""
         # The stream is z; one unit takes relu(z) = z away, the other adds relu(z + g - 1): z where g = 1, and 0 where
         # g = 0, as z <= 1. Of a block's gates at most one is open.
         for m, block in enumerate(self.units):
-            for u in range(block.start, block.stop):
-                self.put(f"blocks.{layer}.mlp.W_in", 1, space[u], u)
-                self.put(f"blocks.{layer}.mlp.W_out", -1, u, space[u])
-                self.put(f"blocks.{layer}.mlp.W_in", 1, space[u], self.S + u)
+            for k in range(block.start, block.stop):
+                self.put(f"blocks.{layer}.mlp.W_in", 1, space[k], k)
+                self.put(f"blocks.{layer}.mlp.W_out", -1, k, space[k])
+                self.put(f"blocks.{layer}.mlp.W_in", 1, space[k], self.S + k)
                 for direction in gates[m]:
-                    self.put(f"blocks.{layer}.mlp.W_in", 1, direction, self.S + u)
-                self.put(f"blocks.{layer}.mlp.b_in", -1, self.S + u)
-                self.put(f"blocks.{layer}.mlp.W_out", 1, self.S + u, space[u])
+                    self.put(f"blocks.{layer}.mlp.W_in", 1, direction, self.S + k)
+                self.put(f"blocks.{layer}.mlp.b_in", -1, self.S + k)
+                self.put(f"blocks.{layer}.mlp.W_out", 1, self.S + k, space[k])
 
     def build(self, dtype: torch.dtype, sparse: bool) -> Transformer:
         heads = self.variant == "heads"
         config = TransformerConfig(
-            width=len(self.spaces.x) + len(self.spaces.p) + len(self.spaces.g),
+            width=len(self.spaces.x) + len(self.spaces.u) + len(self.spaces.g),
             n_outputs=self.S,
             d_model=self.spaces.d_model,
             n_layers=1 if heads else 2,

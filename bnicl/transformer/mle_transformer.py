@@ -33,15 +33,15 @@ class Subspaces:
     """Where the named parts of the residual stream lie, and the name of every direction."""
 
     x: range
-    p: range
-    r_p: range
+    u: range
+    r_u: range
     r_x: range
     g: range  # the prompt's flags of the parents; empty in the other variants
 
     @classmethod
     def of(cls, net: BayesianNetwork, variant: Variant) -> Subspaces:
-        S, P = sum(net.cardinalities), net.n_nodes + 1
-        sizes = (S, P, P, S, net.n_nodes if variant == "prompt" else 0)
+        values, flags = sum(net.cardinalities), net.n_nodes + 1
+        sizes = (values, flags, flags, values, net.n_nodes if variant == "prompt" else 0)
         starts = [sum(sizes[:i]) for i in range(6)]
         return cls(*(range(starts[i], starts[i + 1]) for i in range(5)))
 
@@ -54,7 +54,7 @@ class Subspaces:
         values = [f"{name}={state}" for name, own in zip(net.names, net.states, strict=True) for state in own]
         flags = [*(f"target {name}" for name in net.names), "context"]
         parents = [f"parent {name}" for name in net.names] if self.g else []
-        parts = (("x ", values), ("p ", flags), ("r_p ", flags), ("r_x ", values), ("g ", parents))
+        parts = (("x ", values), ("u ", flags), ("r_u ", flags), ("r_x ", values), ("g ", parents))
         return [prefix + name for prefix, names in parts for name in names]
 
 
