@@ -212,5 +212,6 @@ def test_no_two_chapters_glue_the_same_name(path: Path) -> None:
 def test_what_the_readme_claims_of_training_holds_in_the_table() -> None:
     assert "within a thousandth of a bit of the exact optimum" in (ROOT / "README.md").read_text().replace("\n", " ")
     swept = bnicl.load_results("single-structure")
-    own = swept[(swept["predictor"] == "transformer") & (swept["node"] == "average") & (swept["n_context"] >= 10)]
-    assert own.groupby(["graph", "n_context"])["regret_bits"].mean().max() < 1e-3
+    own = swept[(swept["predictor"] == "transformer") & (swept["node"] == "average") & (swept["n_context"] >= 2)]
+    assert own.groupby(["graph", "seed"]).ngroups == 30
+    assert own["regret_bits"].max() < 1e-3

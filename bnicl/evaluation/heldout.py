@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bnicl.estimators.counting import HasPredictProba, MaximumLikelihood, reading
 from bnicl.estimators.measures import total_variation
-from bnicl.evaluation.evaluate import AVERAGE, N_CONTEXTS, bootstrap_interval
+from bnicl.evaluation.evaluate import AVERAGE, N_CONTEXTS
 from bnicl.networks.checks import Rows, check_context, check_count
 from bnicl.networks.graph import BayesianNetwork, check_network
 from bnicl.networks.sampling import conditional
@@ -52,14 +52,15 @@ def held_out(
     rows: int64 [n, M].
     n_contexts: numbers of rows N.
     n_splits, n_test: how often the rows are split, and how many of them are then asked about.
-    seed: of the splits and of the resamples.
+    seed: of the splits.
     contexts_from: rows of another origin, of which the contexts are then made.
 
     Returns a table with one row for each predictor, n_context and node (and node "average"): the mean over test rows
     and splits of `log_loss` in bits (infinite where a state that came was ruled out); of `mixed`, the log-loss after
     1 % of the uniform distribution was mixed into each prediction, which is always finite; and of `tv`, the total
     variation to the network's tables as fitted to all of `rows`. `ruled_out` is the share of test values that had
-    probability 0. The columns `_low` and `_high` bound 95 % bootstrap intervals over the splits.
+    probability 0. There are no intervals: the splits share rows, so that a bootstrap over them would be too narrow.
+    What varies is seen over other rows, of another condition for example.
 
     Raises ValueError for too few rows and for a prediction that is NaN.
 
@@ -86,12 +87,8 @@ def held_out(
             answer = reading(predictor, contexts[:, :n], checked=True)
             measured = [_measure(answer(queries, m).double(), truth, queries[..., m]) for m, truth in enumerate(truths)]
             stacked = torch.stack([*measured, torch.stack(measured).mean(0)])  # [nodes + 1, splits, measures]
-            low, high = bootstrap_interval(stacked, seed)
             table = pd.DataFrame({"predictor": name, "n_context": n, "node": [*net.names, AVERAGE]})
-            for i, measure in enumerate(_MEASURES):
-                table[measure] = stacked[..., i].mean(1).numpy()
-                if measure != "ruled_out":
-                    table[f"{measure}_low"], table[f"{measure}_high"] = low[:, i].numpy(), high[:, i].numpy()
+            table[list(_MEASURES)] = stacked.mean(1).numpy()
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

@@ -1,4 +1,4 @@
-"""A letter means one thing throughout the book, and the notation page says what."""
+"""What the words promise: a letter means one thing, an interval says what it covers, departures have a page."""
 
 import json
 import re
@@ -59,6 +59,18 @@ def test_what_makes_probabilities_is_defined_where_it_first_stands() -> None:
     for word, meaning in (("softmax", "exponentials"), ("logits", "softmax")):
         first = next(p for p in pages if word in _prose(p))
         assert meaning in _prose(first), (word, first.stem)
+
+
+def test_an_interval_says_what_it_covers() -> None:
+    """In captions and text: 95 % of what, and given how many runs."""
+    for path in BOOK.glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        captions = [c["metadata"].get("mystnb", {}).get("figure", {}).get("caption", "") for c in cells]
+        for text in [*captions, *_prose(path).split("\n")]:
+            if "95 %" in text:
+                assert re.search(
+                    r"over (the )?held-out|over \S+ networks|networks, given|credible|table's rows", text
+                ), text
 
 
 def test_every_chapter_links_to_the_departures_and_is_named_there() -> None:
