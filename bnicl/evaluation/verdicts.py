@@ -64,11 +64,12 @@ def nearer(
 
 
 def of_naives_excess(
-    table: pd.DataFrame, optimum: str, at_most: float, measure: str = "tv", who: str = "transformer"
+    table: pd.DataFrame, optimum: str | None, at_most: float, measure: str = "tv", who: str = "transformer"
 ) -> Verdict:
-    """Whether what a predictor's measure has above the optimum's is at most a share, below 1, of what naive's has."""
+    """Whether a predictor's excess over the optimum's measure, or over 0, is at most a share of naive counting's."""
     wide = _wide(table, measure)
-    return _verdict(wide[who] - wide[optimum] <= at_most * (wide["naive"] - wide[optimum]))
+    least = 0.0 if optimum is None else wide[optimum]
+    return _verdict(wide[who] - least <= at_most * (wide["naive"] - least))
 
 
 def below(table: pd.DataFrame, value: float, measure: str, who: str = "transformer") -> Verdict:
