@@ -70,7 +70,7 @@ def as_naive(name: str) -> pd.DataFrame:
         key = ["graph", "seed", "n_context"]
         naive = curves.set_index(key)["tv"].reindex(pd.MultiIndex.from_frame(shown[key])).to_numpy()
         return shown.assign(tv_more_low=shown["tv_more_low"] + (shown["tv"] - naive) - shown["tv_more"])
-    if not about or "naive" not in {*shown["predictor"]}:
+    if not about or "naive" not in {*shown.get("predictor", [])}:
         return shown
     naive = shown[shown["predictor"] == "naive"].drop_duplicates(about).drop(columns="predictor")
     is_trained = shown["predictor"].isin(TRAINED)
