@@ -7,6 +7,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnicl.batch import staleness
+from tools.verify_tables import short
 
 PARAMETERS = new_code_cell("n: int = 3  # a number", metadata={"tags": ["parameters"]})
 MAKES = new_code_cell("import bnicl\ntable = n * 2\nbnicl.save_table(table, 'sums')", metadata={"tags": ["table"]})
@@ -49,3 +50,13 @@ def test_of_a_module_its_code_counts_and_its_prose_does_not(tmp_path: Path, monk
     module.write_text("def f():\n    return 3\n")
     assert code(tmp_path, uses) != first
     staleness._exported.cache_clear()
+
+
+def test_a_short_run_keeps_what_is_asked_and_drops_the_sizes() -> None:
+    given = {"graph": "random5", "steps": 10_000, "n_networks": 400, "lowest": 0.7, "n_layers": 3, "objective": "drawn"}
+    assert short("unknown-structure", given) == {
+        "graph": "random5",
+        "lowest": 0.7,
+        "n_layers": 3,
+        "objective": "drawn",
+    }
