@@ -334,13 +334,15 @@ def plain_log_axis(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def training(history: Sequence[dict[str, float]], floor: str = "posterior mean") -> Figure:
-    """A run's loss, and its total variation to the truth with that of the optimum below it, against its steps."""
+def training(
+    history: Sequence[dict[str, float]], optimum: str = "posterior mean", loss: str = "cross-entropy (nats)"
+) -> Figure:
+    """A run's loss, and its total variation to the truth with that of the optimum beside it, against its steps."""
     table = pd.DataFrame(history)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
     sns.lineplot(table, x="step", y="loss", color=PALETTE["transformer"], ax=left)
-    left.set(xlabel="steps of training", ylabel="loss")
-    for column, name in (("tv", "transformer"), ("tv_floor", floor)):
+    left.set(xlabel="steps of training", ylabel=loss)
+    for column, name in (("tv", "transformer"), ("tv_floor", optimum)):
         sns.lineplot(table, x="step", y=column, color=PALETTE[name], label=name, ax=right)
     right.set(xlabel="steps of training", ylabel=MEASURES["tv"], ylim=(0, None))
     right.legend()
