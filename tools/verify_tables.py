@@ -90,7 +90,7 @@ def main() -> None:
         found = verify(path)
         print(f"{path.stem}: {'stands' if not found else 'has to be made again'}", flush=True)
         problems += found
-    sys.exit("\n".join(problems))
+    sys.exit("\n".join(problems) or 0)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ def held_out(
             measured = [_measure(answer(queries, m).double(), truth, queries[..., m]) for m, truth in enumerate(truths)]
             stacked = torch.stack([*measured, torch.stack(measured).mean(0)])  # [nodes + 1, splits, measures]
             table = pd.DataFrame({"predictor": name, "n_context": n, "node": [*net.names, AVERAGE]})
-            table[list(_MEASURES)] = stacked.mean(1).numpy()
+            for i, measure in enumerate(_MEASURES):
+                table[measure] = stacked[..., i].mean(1).numpy()
             tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
