@@ -19,6 +19,7 @@ class Verdict:
     """Where a claim holds.
 
     holds: by the number of context rows N, whether it holds for each graph and seed. runs: how many these are.
+    otherwise: what it says where it does not hold.
 
     >>> str(Verdict({10: True, 100: True, 500: False}, runs=30))
     'agrees at N = 10 to 100, not at 500 (30 runs)'
@@ -26,6 +27,7 @@ class Verdict:
 
     holds: dict[int, bool]
     runs: int
+    otherwise: str = "disagrees"
 
     def __bool__(self) -> bool:
         """Whether it holds at every N."""
@@ -34,10 +36,9 @@ class Verdict:
     def __str__(self) -> str:
         yes, no = ([n for n, holds in self.holds.items() if holds is wanted] for wanted in (True, False))
         runs = f" ({self.runs} runs)" if self.runs > 1 else " (one run)"
-        if not no:
-            return f"agrees at every N, {_spans(yes, [*self.holds])}{runs}"
-        if not yes:
-            return f"disagrees at every N, {_spans(no, [*self.holds])}{runs}"
+        if not yes or not no:
+            every = "N =" if len(self.holds) == 1 else "every N,"
+            return f"{'agrees' if yes else self.otherwise} at {every} {_spans(yes or no, [*self.holds])}{runs}"
         return f"agrees at N = {_spans(yes, [*self.holds])}, not at {_spans(no, [*self.holds])}{runs}"
 
 
@@ -75,7 +76,10 @@ def of_naives_excess(
 def below(table: pd.DataFrame, value: float, measure: str, who: str = "transformer") -> Verdict:
     """Whether a predictor's measure is below a published value that naive counting, on the same contexts, is not."""
     wide = _wide(table, measure)
-    return _verdict((wide[who] < value) & (wide["naive"] >= value))
+    reached = wide["naive"] < value
+    return _verdict(
+        (wide[who] < value) & ~reached, "decides nothing, for naive counting passes" if any(reached) else "disagrees"
+    )
 
 
 def on_the_line(shares: pd.DataFrame, who: str, end: float, within: float, up_to: int = 20) -> Verdict:
@@ -97,9 +101,9 @@ def beyond_chance(table: pd.DataFrame, than: str) -> Verdict:
 def _wide(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """The measure by run and n_context, a column for each predictor."""
     about = [name for name in table if name in ("graph", "lowest", "highest", "alpha", "levels", "seed", "n_context")]
-    return table.pivot_table(index=about, columns="predictor", values=measure, sort=False, dropna=False)
+    return table.groupby([*about, "predictor"], sort=False)[measure].mean().unstack("predictor")
 
 
-def _verdict(holds: pd.Series) -> Verdict:
+def _verdict(holds: pd.Series, otherwise: str = "disagrees") -> Verdict:
     by_n = holds.groupby(level="n_context").agg(["all", "size"])
-    return Verdict({int(n): bool(own) for n, own in by_n["all"].items()}, int(by_n["size"].max()))
+    return Verdict({int(n): bool(own) for n, own in by_n["all"].items()}, int(by_n["size"].max()), otherwise)
