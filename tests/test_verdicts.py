@@ -87,6 +87,7 @@ def stated_on_the_page(
     page: dict[str, Any] = {}
     for cell in cells[:n_cells]:
         exec(cell, page)
+    assert not re.search(r"\bnan\b", " ".join(map(str, page["stated"])))
     return [(said, verdict) for said, _, _, verdict in page["stated"] if isinstance(verdict, Verdict)]
 
 
