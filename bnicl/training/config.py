@@ -1,8 +1,10 @@
-"""What a training run depends on: one frozen configuration, and three recipes that set its defaults.
+"""What a training run depends on: one frozen configuration, and four recipes that set its defaults.
 
 "fast"   every target of every query is asked at once, after one reading of the context; new tables in each
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
+"optimum"  the same with a loss without the noise of the tables: its cross-entropy is to the exact optimum on the same
+         context, their mean. Longer contexts, wider feed-forward networks, and SOAP for AdamW.
 "structure"  the same for graphs that are not known: rows attend to one another and know for which target they are read,
          the network is wider and deeper and starts smaller, the loss is the cross-entropy to the exact optimum on the
          same context, and the optimiser is SOAP, with gradients cut off early.
@@ -31,11 +33,15 @@ from bnicl.transformer.encoding import Encoding
 from bnicl.transformer.model import Mask, Transformer, TransformerConfig
 
 Objective = Literal["true", "optimum", "drawn", "mle"]
-Recipe = Literal["fast", "structure", "paper"]
+Recipe = Literal["fast", "optimum", "structure", "paper"]
 PriorName = Literal["dirichlet", "one-band", "two-bands"]
 Start = Literal["random", "construction"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"steps": 6000},
+    "optimum": {
+        "steps": 3000, "objective": "optimum", "max_context": 1024, "d_mlp": 128, "optimizer": "soap", "lr": 8e-3,
+        "warmup": 100, "clip": 0.05,
+    },
     "structure": {
         "steps": 10_000, "mask": "prefix", "per_target": True, "n_layers": 3, "d_model": 64, "n_heads": 8,
         "d_mlp": 128, "batch": 32, "n_queries": 8, "objective": "optimum", "scaled_init": True, "optimizer": "soap",
