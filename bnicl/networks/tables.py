@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -146,22 +145,20 @@ class Bands:
         p = high[band] - (past[band] - at)
         return torch.stack([p, 1 - p], dim=-1)
 
-    def mean(self, counts: Num[Tensor, "*rows 2"]) -> Float[Tensor, "*rows 2"]:
-        p = self._posterior(counts)[0]
+    def mean(self, counts: Num[Tensor, "*rows card"]) -> Float[Tensor, "*rows card"]:
+        log_mass, means = self._within(counts)
+        p = (log_mass.softmax(0) * means).sum(0)
         return torch.stack([p, 1 - p], dim=-1)
 
     def log_evidence(self, counts: Num[Tensor, "*rows 2"]) -> Float[Tensor, "*rows"]:
-        return self._posterior(counts)[1]
+        return self._within(counts)[0].logsumexp(0) - math.log(sum(high - low for low, high in self.bands))
 
-    def _posterior(self, counts: Num[Tensor, "*rows 2"]) -> tuple[Tensor, Tensor]:
-        """The mean of P(X = 0) and the log evidence, [*rows] both."""
+    def _within(self, counts: Num[Tensor, "*rows 2"]) -> tuple[Tensor, Tensor]:
+        """The log mass of each band and its mean, [bands, *rows] both."""
         check_two_states(counts.shape[-1])
-        whole, largest = counts.long(), int(counts.sum(-1).amax()) if counts.numel() else 0
-        if largest > _TABULATED or not torch.equal(whole.to(counts.dtype), counts):
-            return _within(self.bands, counts.double())
-        table = _tabulated(self.bands, 1 << (largest - 1).bit_length(), counts.device)
-        mean, log_evidence = table[:, whole[..., 0], whole[..., 1]]
-        return mean, log_evidence
+        edges = torch.tensor(self.bands, dtype=torch.float64, device=counts.device)
+        low, high = edges.t().reshape(2, -1, *(1,) * counts.ndim)  # [bands, ..., 1], for one point or many
+        return _beta_within(counts.double(), low, high)
 
 
 class TwoBands(Bands):
@@ -176,28 +173,12 @@ def check_two_states(card: int) -> None:
         raise ValueError(f"Bands: expected 2 states for every node, got {card}")
 
 
-_TABULATED = 1024  # rows: up to them the answers to all pairs of counts are integrated once, in seconds
-
-
-@lru_cache
-def _tabulated(bands: tuple[tuple[float, float], ...], largest: int, device: torch.device) -> Float[Tensor, "2 n n"]:
-    """`_within` of every pair of counts with at most `largest` rows; NaN beyond."""
-    table = torch.full((2, largest + 1, largest + 1), math.nan, dtype=torch.float64, device=device)
-    for zeros in range(largest + 1):
-        ones = torch.arange(largest + 1.0 - zeros, dtype=torch.float64, device=device)
-        pairs = torch.stack([torch.full_like(ones, zeros), ones], dim=-1)
-        table[:, zeros, : len(ones)] = torch.stack(_within(bands, pairs))
-    return table
-
-
 _POINTS, _WEIGHTS = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(64))
 _NOTHING = 40.0  # e^-40 of the highest point is nothing in float64
 
 
-def _within(bands: Sequence[tuple[float, float]], n: Float[Tensor, "*rows 2"]) -> tuple[Tensor, Tensor]:
-    """Mean of p and log evidence, p uniform on the bands a priori: integrals over where the density is not nothing."""
-    edges = torch.tensor(bands, dtype=torch.float64, device=n.device)
-    low, high = edges.t().reshape(2, -1, *(1,) * n.ndim)  # [bands, ..., 1]; the last axis is that of the points
+def _beta_within(n: Float[Tensor, "*rows 2"], low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Log mass and mean of p^{n_0} (1 - p)^{n_1} on [low, high], integrated where the density is not nothing."""
     zeros, ones = n.split(1, dim=-1)
     total = zeros + ones
 
@@ -214,6 +195,4 @@ def _within(bands: Sequence[tuple[float, float]], n: Float[Tensor, "*rows 2"]) -
     p = start + half * (1 + _POINTS.to(n.device))
     density = _WEIGHTS.to(n.device) * (zeros * p.log() + ones * torch.log1p(-p) - highest).exp()
     mass = density.sum(-1)
-    log_mass = (highest + half.log())[..., 0] + mass.log()
-    mean = (log_mass.softmax(0) * (density * p).sum(-1) / mass).sum(0)
-    return mean, log_mass.logsumexp(0) - (high - low).sum().log()
+    return (highest + half.log())[..., 0] + mass.log(), (density * p).sum(-1) / mass
