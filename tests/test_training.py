@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,7 +371,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path, opt
 
 
 def step_of(folder: Path) -> int:
-    return int(json.loads(checkpoint._read(folder / CHECKPOINT)[0]["state"])[0])
+    """The step of a checkpoint that another process may replace: of a copy, for its reader opens the file twice."""
+    copy = Path(shutil.copy(folder / CHECKPOINT, folder.parent / "copy.safetensors"))
+    return int(json.loads(checkpoint._read(copy)[0]["state"])[0])
 
 
 TOGETHER = """
