@@ -120,7 +120,8 @@ def show(figure: Any, table: pd.DataFrame | None = None, made_by: str | Sequence
     if image is not None:
         bundle["image/png"] = image
     if table is not None:
-        bundle["text/csv"] = table.to_csv(index=not isinstance(table.index, pd.RangeIndex), float_format="%.6g")
+        numbered = table.index.name is None and pd.api.types.is_integer_dtype(table.index)  # rows, or some of them
+        bundle["text/csv"] = table.to_csv(index=not numbered, float_format="%.6g")
     width, height = _size(image)
     names = [made_by] if isinstance(made_by, str) else [*made_by]
     display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height}, "bnicl": {"made_by": names}})
