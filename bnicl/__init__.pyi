@@ -43,6 +43,7 @@ from .networks.sampling import forward_sample as forward_sample
 from .networks.sources import load_network as load_network
 from .networks.sources import network_names as network_names
 from .networks.states import ravel_states as ravel_states
+from .networks.tables import Bands as Bands
 from .networks.tables import Dirichlet as Dirichlet
 from .networks.tables import TwoBands as TwoBands
 from .networks.tables import make_generator as make_generator

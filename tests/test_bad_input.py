@@ -78,7 +78,17 @@ NETWORKS: dict[str, tuple[Callable[[], object], str]] = {
     "prior alpha": (lambda: bnicl.Dirichlet(alpha=-1), r"alpha: expected a number in \[1e-06, 1e\+06\], got -1"),
     "bands": (
         lambda: bnicl.TwoBands().sample([2], 3, bnicl.make_generator(0)),
-        r"TwoBands: expected 2 states for every node, got 3",
+        r"Bands: expected 2 states for every node, got 3",
+    ),
+    "bands overlap": (
+        lambda: bnicl.Bands(((0.1, 0.5), (0.4, 0.9))),
+        r"bands: expected intervals apart .* got",
+    ),
+    "bands beyond": (lambda: bnicl.Bands(((0.5, 1.5),)), r"bands: expected intervals apart .* in \[0, 1\]"),
+    "no bands": (lambda: bnicl.Bands(()), r"bands: expected intervals .* got \(\)"),
+    "prior of an estimator": (
+        lambda: bnicl.PosteriorMean(NET, prior=0.5),  # type: ignore[arg-type]
+        r"prior: expected a prior such as .* got 0\.5",
     ),
     "seed": (lambda: bnicl.make_generator(-1), r"seed: expected a non-negative integer .* got -1"),
     "seed type": (lambda: bnicl.make_generator(1.5), r"seed: expected .* got 1\.5"),  # type: ignore[arg-type]

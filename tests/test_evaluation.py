@@ -158,8 +158,8 @@ def test_evaluation_comes_from_its_seed() -> None:
 
 def test_a_prior_without_closed_form_has_no_regret_to_report() -> None:
     net = bnicl.load_network("chain5")
-    bands = bnicl.NetworkPrior(net, bnicl.TwoBands())
-    table = bnicl.evaluate({"mean": bnicl.PosteriorMean(net)}, bands, [5], 20)
+    pool = bnicl.Pool(bnicl.NetworkPrior(net), 10)
+    table = bnicl.evaluate({"mean": bnicl.PosteriorMean(net)}, pool, [5], 20)
     assert table["regret_bits"].isna().all()
     assert table["tv"].notna().all()
 
@@ -187,5 +187,5 @@ def test_the_share_of_the_gap_is_found() -> None:
     assert other["share_low"] < other["share"] < other["share_high"]
     assert other["share"] > 1
     assert other["off_the_line"] > 0.01
-    with pytest.raises(ValueError, match="networks: expected a Dirichlet prior"):
-        bnicl.share_of_the_gap({"mean": Between(prior.net, 1)}, bnicl.NetworkPrior(prior.net, bnicl.TwoBands()))
+    with pytest.raises(ValueError, match="networks: expected a prior over tables"):
+        bnicl.share_of_the_gap({"mean": Between(prior.net, 1)}, bnicl.Pool(prior, 3))

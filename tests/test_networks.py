@@ -161,6 +161,8 @@ def test_two_bands_are_the_prior_of_the_first_version() -> None:
     assert low.double().mean().item() == pytest.approx(0.5, abs=0.02)
     assert p[low].min() < 0.152
     assert p[low].max() > 0.298
+    wide = bnicl.Bands(((0.1, 0.2), (0.5, 0.9))).sample([20_000], 2, bnicl.make_generator(0))[:, 0]
+    assert (wide < 0.2).double().mean().item() == pytest.approx(0.2, abs=0.02)  # by length
     net = bnicl.load_network("tree5").with_random_cpts(prior=bnicl.TwoBands(), seed=0)
     assert all(0.15 <= value <= 0.85 for table in net.tables for value in table.flatten().tolist())
 

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnicl.batch import staleness
-from tools.verify_tables import short
+from tools.verify_tables import agree, short
 
 PARAMETERS = new_code_cell("n: int = 3  # a number", metadata={"tags": ["parameters"]})
 MAKES = new_code_cell("import bnicl\ntable = n * 2\nbnicl.save_table(table, 'sums')", metadata={"tags": ["table"]})
@@ -60,3 +61,13 @@ def test_a_short_run_keeps_what_is_asked_and_drops_the_sizes() -> None:
         "n_layers": 3,
         "objective": "drawn",
     }
+
+
+def test_a_table_stands_only_with_every_number_that_it_has() -> None:
+    table = pd.DataFrame({"who": ["a", "b"], "tv": [0.1, float("nan")]})
+    assert agree(table, table)
+    assert agree(table, table.assign(tv=[0.1, 0.2]))  # not known then
+    assert not agree(table, table.assign(tv=[0.1000001, float("nan")]))
+    assert not agree(table, table.assign(tv=float("nan")))
+    assert not agree(table, table.head(1))
+    assert not agree(table, table.rename(columns={"tv": "regret"}))

@@ -49,7 +49,7 @@ from bnicl.networks.checks import (
 from bnicl.networks.graph import BayesianNetwork, check_network
 from bnicl.networks.joint import conditionals
 from bnicl.networks.sampling import rows_of
-from bnicl.networks.tables import ALPHA_RANGE
+from bnicl.networks.tables import Prior, rows_prior
 
 
 class Average(ContextPredictor):
@@ -106,18 +106,9 @@ def subset_counts(counts: Tensor) -> Tensor:
     return counts
 
 
-def _log_cells(counts: Tensor, alpha: float) -> Tensor:
-    """log B(n_c + alpha) / B(alpha) of each cell c: counts [..., d] -> [...]."""
-    d, totals = counts.shape[-1], counts.sum(-1)
-    # Counts are small integers: two short tables hold log Gamma(n + a) - log Gamma(a), as sums, which lose no digits.
-    steps = torch.arange(int(totals.amax()), dtype=torch.float64, device=counts.device)
-    rising, falling = (torch.cat([steps.new_zeros(1), (steps + a).log().cumsum(0)]) for a in (alpha, d * alpha))
-    return rising[counts].sum(-1) - falling[totals]
-
-
-def log_evidence(subset_counts: Tensor, alpha: float) -> Tensor:
+def log_evidence(subset_counts: Tensor, prior: Prior) -> Tensor:
     """log L(A) of every subset, float64 [batch, 2, ..., 2]; axis i is 1 where node i is in A."""
-    score = _log_cells(subset_counts, alpha)
+    score = prior.log_evidence(subset_counts)
     for axis in range(1, score.ndim):
         inside = score.narrow(axis, 0, score.shape[axis] - 1).sum(axis, keepdim=True)
         score = torch.cat([score.narrow(axis, score.shape[axis] - 1, 1), inside], dim=axis)
@@ -132,12 +123,6 @@ def _log_prior(p: Tensor, m: int) -> Tensor:
     return torch.xlogy(size, p) + torch.xlogy(m - size, 1 - p)
 
 
-def posterior_means(counts: Tensor, alpha: float) -> Tensor:
-    """(n_k + alpha) / (n + d alpha) of each cell: counts [..., d] -> float64 [..., d]."""
-    smoothed = counts.double() + alpha
-    return smoothed / smoothed.sum(-1, keepdim=True)
-
-
 # --- the averages ---------------------------------------------------------------------------------
 
 
@@ -150,10 +135,11 @@ class ModelAverage(Average):
         P(A | context)  is proportional to  edge_prob^|A| (1 - edge_prob)^(m - |A|) L(A),
         P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),
 
-    c(A) being the query's states on A. The sum has 2^m terms for a target with m predecessors; what is
-    computed are the counts of all of them at once, prod_i (1 + d_i) cells. More than `MAX_CELLS` of them
-    raise a ValueError. If `edge_prob` is a range (low, high), each graph has its own p, uniform there, about which the
-    parents of *all* nodes tell something, and so do the query's values; the integral over p is exact.
+    c(A) being the query's states on A; another `prior` of the rows has its own evidence and means. The sum has 2^m
+    terms for a target with m predecessors; what is computed are the counts of all of them at once, prod_i (1 + d_i)
+    cells. More than `MAX_CELLS` of them raise a ValueError. If `edge_prob` is a range (low, high), each graph has its
+    own p, uniform there, about which the parents of *all* nodes tell something, and so do the query's values; the
+    integral over p is exact.
 
     >>> average = ModelAverage((2, 2), alpha=0.5, edge_prob=0.5)
     >>> context = torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]])
@@ -164,9 +150,10 @@ class ModelAverage(Average):
     name = "model average"
     MAX_CELLS = 2**22
 
-    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5) -> None:
-        self.cardinalities = check_cardinalities(cardinalities)
-        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
+    def __init__(
+        self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5, prior: Prior | None = None
+    ) -> None:
+        self.cardinalities, self.prior = check_cardinalities(cardinalities), rows_prior(alpha, prior)
         self.edge_prob = edge_prob
         self._points, self._weights = edge_probs(edge_prob, len(self.cardinalities))
 
@@ -188,7 +175,7 @@ class ModelAverage(Average):
         """The answers to all queries, float64 [batch, d_0, ..., d]; p is the same for all graphs."""
         counts = self._counts(context, target)
         weights = self._posterior(context, target, counts)
-        return _averaged(weights.unsqueeze(1), posterior_means(counts, self.alpha).unsqueeze(1))[:, 0]
+        return _averaged(weights.unsqueeze(1), self.prior.mean(counts).unsqueeze(1))[:, 0]
 
     def _averages(self, context: Context, query: Query, target: int) -> Tensor:
         return torch.cat([self._average(context[part], query[part], target) for part in self._parts(context, target)])
@@ -220,10 +207,10 @@ class ModelAverage(Average):
         joint = torch.ones(len(context), len(points), dtype=torch.float64, device=context.device)
         for m in range(len(self.cardinalities)):
             counts = self._counts(context, m)
-            score = log_evidence(counts, self.alpha)[:, None] + _log_prior(points, m)[None]
+            score = log_evidence(counts, self.prior)[:, None] + _log_prior(points, m)[None]
             flat = score.reshape(*score.shape[:2], -1)
             log_weights = log_weights + flat.logsumexp(-1)
-            table = _averaged(flat.softmax(-1).reshape(score.shape), posterior_means(counts, self.alpha)[:, None])
+            table = _averaged(flat.softmax(-1).reshape(score.shape), self.prior.mean(counts)[:, None])
             joint = joint.unsqueeze(-1) * table
         weights = log_weights.softmax(-1)
         return (weights.reshape(*weights.shape, *(1,) * (joint.ndim - 2)) * joint).sum(1)
@@ -265,10 +252,10 @@ class ModelAverage(Average):
         for m in self._others(target):
             seen = context if query is None or m > target else torch.cat([context, query[:, None]], dim=1)
             own = subset_counts(cell_counts(seen, range(m + 1), self.cardinalities))
-            score = log_evidence(own, self.alpha)[:, None] + _log_prior(points, m)
+            score = log_evidence(own, self.prior)[:, None] + _log_prior(points, m)
             log_weights = log_weights + score.reshape(*score.shape[:2], -1).logsumexp(-1)
         prior = (prior + log_weights.reshape(*log_weights.shape, *(1,) * target)).logsumexp(1)
-        score = prior + log_evidence(self._counts(context, target) if counts is None else counts, self.alpha)
+        score = prior + log_evidence(self._counts(context, target) if counts is None else counts, self.prior)
         return score.reshape(len(score), -1).softmax(-1).reshape(score.shape)
 
     def _average(self, context: Tensor, query: Tensor, target: int) -> Tensor:
@@ -281,7 +268,7 @@ class ModelAverage(Average):
             shape[i + 1] = 2
             index = pair.reshape(-1, *(1,) * i, 2, *(1,) * (counts.ndim - i - 2)).expand(shape)
             counts = counts.gather(i + 1, index)
-        means = posterior_means(counts, self.alpha)
+        means = self.prior.mean(counts)
         return (weights.unsqueeze(-1) * means).reshape(len(means), -1, means.shape[-1]).sum(1)
 
 
@@ -310,14 +297,14 @@ class GraphAverage(Average):
 
     name = "graph average"
 
-    def __init__(self, graphs: Sequence[BayesianNetwork], alpha: float = 0.5) -> None:
+    def __init__(self, graphs: Sequence[BayesianNetwork], alpha: float = 0.5, prior: Prior | None = None) -> None:
         if not isinstance(graphs, Sequence) or not graphs:
             raise ValueError(f"graphs: expected a sequence of at least one, got {graphs!r}")
         for net in graphs:
             check_network(net)
             if (cards := net.cardinalities) != graphs[0].cardinalities:
                 raise ValueError(f"graphs: expected the cardinalities {graphs[0].cardinalities} in all, got {cards}")
-        self.graphs, self.alpha = tuple(graphs), check_number("alpha", alpha, *ALPHA_RANGE)
+        self.graphs, self.prior = tuple(graphs), rows_prior(alpha, prior)
         self.cardinalities = graphs[0].cardinalities
 
     def graph_posterior(self, context: Context) -> Float[Tensor, "batch graphs"]:
@@ -338,7 +325,7 @@ class GraphAverage(Average):
         """log P(context | g), [batch, graphs]."""
         families = {(m, parents) for net in self.graphs for m, parents in enumerate(net.parents)}
         evidence = {
-            (m, parents): _log_cells(cell_counts(context, (*parents, m), self.cardinalities), self.alpha)
+            (m, parents): self.prior.log_evidence(cell_counts(context, (*parents, m), self.cardinalities))
             .reshape(len(context), -1)
             .sum(1)
             for m, parents in families
@@ -348,7 +335,7 @@ class GraphAverage(Average):
 
     def _read(self, context: Context) -> Reading:
         score = self._log_weights(context)
-        readings = [PosteriorMean(net, self.alpha)._read(context) for net in self.graphs]
+        readings = [PosteriorMean(net, prior=self.prior)._read(context) for net in self.graphs]
 
         def answer(query: Queries, target: int) -> Tensor:
             own = score.reshape(len(score), *(1,) * (query.ndim - 2), -1)
@@ -365,7 +352,7 @@ class GraphAverage(Average):
         total = torch.zeros(len(context), *self.cardinalities, dtype=torch.float64, device=context.device)
         for g, net in enumerate(self.graphs):
             joint = torch.ones(len(context), dtype=torch.float64, device=context.device)
-            for m, table in enumerate(PosteriorMean(net, self.alpha).fit(context)):
+            for m, table in enumerate(PosteriorMean(net, prior=self.prior).fit(context)):
                 shape = [card if i in net.parents[m] else 1 for i, card in enumerate(self.cardinalities[:m])]
                 joint = joint.unsqueeze(-1) * table.reshape(len(context), *shape, self.cardinalities[m])
             total += weights[:, g].reshape(-1, *(1,) * len(self.cardinalities)) * joint

@@ -30,14 +30,13 @@ from bnicl.networks.checks import (
     Query,
     check_cardinalities,
     check_context,
-    check_number,
     check_query,
     check_target,
 )
 from bnicl.networks.graph import BayesianNetwork, check_network
 from bnicl.networks.sampling import rows_of
 from bnicl.networks.states import every_state, ravel_states
-from bnicl.networks.tables import ALPHA_RANGE
+from bnicl.networks.tables import Prior, rows_prior
 
 Unmatched = Literal["nan", "uniform", "marginal", "nearest"]
 Probabilities = Float[Tensor, "batch card"]
@@ -323,11 +322,14 @@ class NaiveFrequency(_Counting):
 
 
 class PosteriorMean(_KnownGraph):
-    """The mean of the posterior over tables whose rows are Dirichlet(alpha) a priori; parents known.
+    """The mean of the posterior over tables, parents known: for Dirichlet(alpha) rows (n_k + alpha) / (n + d alpha).
 
-    P(k) = (n_k + alpha) / (n + d alpha) for d states: defined for every context, uniform where no row
-    matches. For tables drawn from this prior no predictor that knows the graph has a smaller expected
-    Kullback-Leibler divergence from the truth: this is the exact optimum.
+    Defined for every context: the prior's mean where no row matches. For tables drawn from the prior no predictor that
+    knows the graph has a smaller expected Kullback-Leibler divergence from the truth: this is the exact optimum.
+
+    net: the graph.
+    alpha: of the Dirichlet prior of the rows.
+    prior: another prior of the rows, in its place; see `Prior.mean`.
 
     >>> net = BayesianNetwork(("a", "b"), ((), (0,)), (2, 2))
     >>> context, query = torch.tensor([[[0, 1], [0, 1], [0, 0], [1, 0]]]), torch.tensor([[0, 0]])
@@ -337,13 +339,12 @@ class PosteriorMean(_KnownGraph):
 
     name = "posterior mean"
 
-    def __init__(self, net: BayesianNetwork, alpha: float = 0.5) -> None:
+    def __init__(self, net: BayesianNetwork, alpha: float = 0.5, prior: Prior | None = None) -> None:
         super().__init__(net, "uniform")
-        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
+        self.prior = rows_prior(alpha, prior)
 
     def _estimate(self, counts: Tensor, overall: Tensor) -> Tensor:
-        smoothed = counts + self.alpha
-        return smoothed / smoothed.sum(-1, keepdim=True)
+        return self.prior.mean(counts)
 
 
 class KnownTables(ContextPredictor):

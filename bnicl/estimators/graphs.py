@@ -23,7 +23,7 @@ from bnicl.estimators.orders import OrderAverage
 from bnicl.networks.checks import Context, Query, check_cardinalities, check_number, check_tensor
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sampling import Adjacency
-from bnicl.networks.tables import ALPHA_RANGE
+from bnicl.networks.tables import ALPHA_RANGE, Prior
 
 
 def check_adjacency(name: str, adjacency: Adjacency) -> Adjacency:
@@ -44,7 +44,7 @@ class Graphs(Protocol):
 
     def sample(self, batch: int, generator: torch.Generator) -> Adjacency: ...
 
-    def average(self, alpha: float, shuffled: bool = False) -> Average | None: ...
+    def average(self, prior: Prior, shuffled: bool = False) -> Average | None: ...
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class RandomGraphs:
         u = torch.rand((batch, m, m), dtype=torch.float64, device=generator.device, generator=generator)
         return (u < p).triu(1)
 
-    def average(self, alpha: float, shuffled: bool = False) -> Average:
-        """The exact optimum for Dirichlet(alpha) tables, the order being known, or unknown where it is `shuffled`."""
+    def average(self, prior: Prior, shuffled: bool = False) -> Average:
+        """The exact optimum for rows from `prior`, the order being known, or unknown where it is `shuffled`."""
         if shuffled:
-            return OrderAverage(self.cardinalities, alpha, self.edge_prob)
-        average = ModelAverage(self.cardinalities, alpha, self.edge_prob)
+            return OrderAverage(self.cardinalities, edge_prob=self.edge_prob, prior=prior)
+        average = ModelAverage(self.cardinalities, edge_prob=self.edge_prob, prior=prior)
         average.check_size(len(self.cardinalities) - 1)
         return average
 
@@ -112,9 +112,9 @@ class OneOf:
         chosen = torch.randint(len(matrices), (batch,), device=generator.device, generator=generator)
         return matrices.to(generator.device)[chosen]
 
-    def average(self, alpha: float, shuffled: bool = False) -> Average | None:
-        """The exact optimum for Dirichlet(alpha) tables; None where the order is `shuffled`."""
-        return None if shuffled else GraphAverage(self.graphs, alpha)
+    def average(self, prior: Prior, shuffled: bool = False) -> Average | None:
+        """The exact optimum for rows from `prior`; None where the order is `shuffled`."""
+        return None if shuffled else GraphAverage(self.graphs, prior=prior)
 
 
 class GivenGraphs(ContextPredictor):

@@ -17,14 +17,13 @@ from bnicl.estimators.averages import (
     EdgeProb,
     edge_probs,
     log_evidence,
-    posterior_means,
     subset_counts,
 )
 from bnicl.estimators.counting import Reading, cell_counts
-from bnicl.networks.checks import Context, Queries, check_cardinalities, check_number
+from bnicl.networks.checks import Context, Queries, check_cardinalities
 from bnicl.networks.sampling import rows_of
 from bnicl.networks.states import every_state
-from bnicl.networks.tables import ALPHA_RANGE
+from bnicl.networks.tables import Prior, rows_prior
 
 
 class OrderAverage(Average):
@@ -49,9 +48,11 @@ class OrderAverage(Average):
     name = "order average"
     MAX_CELLS = 2**17
 
-    def __init__(self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5) -> None:
+    def __init__(
+        self, cardinalities: Sequence[int], alpha: float = 0.5, edge_prob: EdgeProb = 0.5, prior: Prior | None = None
+    ) -> None:
         self.cardinalities = check_cardinalities(cardinalities)
-        self.alpha = check_number("alpha", alpha, *ALPHA_RANGE)
+        self.prior = rows_prior(alpha, prior)
         self.edge_prob = edge_prob
         self._points, self._weights = edge_probs(edge_prob, len(self.cardinalities))
         m = len(self.cardinalities)
@@ -105,8 +106,8 @@ class OrderAverage(Average):
         for i in (i for i in range(len(cards)) if i != node):  # along each axis: summed out, or x's own state
             pair = torch.stack([torch.full_like(x[:, i], cards[i]), x[:, i]])
             index = index.unsqueeze(-2) * (1 + cards[i]) + pair
-        means = posterior_means(counts, self.alpha).flatten(1)[:, index * cards[node] + x[:, node]]
-        return log_evidence(counts, self.alpha).unsqueeze(-1) + means.log()
+        means = self.prior.mean(counts).flatten(1)[:, index * cards[node] + x[:, node]]
+        return log_evidence(counts, self.prior).unsqueeze(-1) + means.log()
 
 
 def _over_subsets(terms: Tensor, p: float) -> Tensor:

@@ -95,11 +95,9 @@ class NetworkPrior:
             )
         return Batch(cpts, sample_rows(net, cpts, n, generator))
 
-    def optimum(self) -> PosteriorMean | KnownTables | None:
-        """The posterior mean for Dirichlet tables, the tables where they are fixed; else None: no closed form."""
-        if self.prior is None:
-            return KnownTables(self.net)
-        return PosteriorMean(self.net, self.prior.alpha) if isinstance(self.prior, Dirichlet) else None
+    def optimum(self) -> PosteriorMean | KnownTables:
+        """The posterior mean for the prior of the tables; the tables themselves where they are fixed."""
+        return KnownTables(self.net) if self.prior is None else PosteriorMean(self.net, prior=self.prior)
 
     def mle(self, batch: Batch) -> MaximumLikelihood:
         """The in-context MLE of those who know the graph; NaN where no row matches."""
@@ -157,11 +155,11 @@ class StructurePrior:
         return Batch(cpts, sample_rows(net, cpts, n, generator), adjacency)
 
     def optimum(self) -> Average | None:
-        """The average over graphs, and orders; None where no closed form is known.
+        """The average over graphs, and orders; None for a few graphs whose order is unknown.
 
         Raises ValueError where it is too large a sum.
         """
-        return self.graphs.average(self.prior.alpha, self.shuffled) if isinstance(self.prior, Dirichlet) else None
+        return self.graphs.average(self.prior, self.shuffled)
 
     def mle(self, batch: Batch) -> GivenGraphs | None:
         """The MLE of those who know each network's graph; None where the columns are in no order of it."""

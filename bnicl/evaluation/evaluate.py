@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bnicl.estimators.counting import HasPredictProba, Predictor, Reading, reading
+from bnicl.estimators.counting import HasPredictProba, PosteriorMean, Predictor, Reading, reading
 from bnicl.estimators.measures import Distributions, kl_bits, mode_accuracy, total_variation
 from bnicl.estimators.priors import NetworkPrior, Networks
 from bnicl.networks.checks import Query, check_count, check_target
@@ -223,7 +223,8 @@ def share_of_the_gap(
     `share_high` of its 95 % bootstrap interval, and `off_the_line`, the root mean square of
     ``|q - f - s (p* - f)|``. The share is NaN where f and p* are the same in all queries.
 
-    Raises ValueError for a prior other than Dirichlet and for predictions that are no probability vectors.
+    Raises ValueError for networks whose graph is not known or whose tables are fixed, without other `ends`, and for
+    predictions that are no probability vectors.
 
     >>> from bnicl import MaximumLikelihood, load_network
     >>> prior = NetworkPrior(load_network("chain5"))
@@ -269,8 +270,8 @@ def _ends(networks: Networks, batch: Batch) -> tuple[Predictor, Predictor]:
     start, end = networks.mle(batch), networks.optimum()
     if not networks.graph_is_known:
         raise ValueError(f"networks: expected a NetworkPrior, or other ends, got {type(networks).__name__}")
-    if start is None or end is None or not hasattr(end, "alpha"):
-        raise ValueError(f"networks: expected a Dirichlet prior, or other ends, got {networks!r}")
+    if start is None or not isinstance(end, PosteriorMean):
+        raise ValueError(f"networks: expected a prior over tables, or other ends, got {networks!r}")
     return start, end
 
 

@@ -26,7 +26,7 @@ from bnicl.evaluation.evaluate import bootstrap_interval
 from bnicl.networks.checks import Context, Query, check_count, check_target
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.states import ravel_states
-from bnicl.networks.tables import Dirichlet, Seed, make_generator
+from bnicl.networks.tables import Seed, make_generator
 from bnicl.transformer.model import Hook
 from bnicl.transformer.predictor import InContextTransformer
 
@@ -125,7 +125,7 @@ def context_effects(
 
     One row for each context and changed node: its `role` (a parent, another node, the target), and the change of the
     probability of the target's first state, `measured` and as two count it: the in-context MLE (`counted`) and the
-    posterior mean (`smoothed`; with alpha = 1/2 for tables from no Dirichlet prior). At least one matching row is left
+    posterior mean (`smoothed`; under Dirichlet(0.5) where the tables are fixed). At least one matching row is left
     as it is; contexts with fewer than two are skipped. Changing another node changes no count: both are 0 there.
     """
     import pandas as pd
@@ -138,8 +138,7 @@ def context_effects(
     order = torch.rand(matching.shape, generator=make_generator(_number(seed), 1)).masked_fill(~matching, 2).argsort(1)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     chosen = place < (matching.sum(1, keepdim=True) + 1) // 2
-    alpha = networks.prior.alpha if isinstance(networks.prior, Dirichlet) else 0.5
-    all_three = (predictor, MaximumLikelihood(net, "nan"), PosteriorMean(net, alpha))
+    all_three = (predictor, MaximumLikelihood(net, "nan"), PosteriorMean(net, prior=networks.prior))
     before = [each.predict_proba(context, query, target)[:, 0] for each in all_three]
     tables = []
     for node in range(net.n_nodes):

@@ -1,8 +1,10 @@
-"""What a training run depends on: one frozen configuration, and three recipes that set its defaults.
+"""What a training run depends on: one frozen configuration, and four recipes that set its defaults.
 
 "fast"   every target of every query is asked at once, after one reading of the context; new tables in each
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
+"optimum"  the same with a loss without the noise of the tables: its cross-entropy is to the exact optimum on the same
+         context, their mean. Longer contexts, wider feed-forward networks, and SOAP for AdamW.
 "structure"  the same for graphs that are not known: rows attend to one another and know for which target they are read,
          the network is wider and deeper and starts smaller, the loss is the cross-entropy to the exact optimum on the
          same context, and the optimiser is SOAP, with gradients cut off early.
@@ -25,17 +27,21 @@ from bnicl.estimators.graphs import OneOf, RandomGraphs
 from bnicl.estimators.priors import NetworkPrior, Networks, StructurePrior
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sources import GRAPHS, check_source, is_network_file, load_network
-from bnicl.networks.tables import Dirichlet, Prior, TwoBands, make_generator
+from bnicl.networks.tables import Bands, Dirichlet, Prior, TwoBands, make_generator
 from bnicl.transformer.construction import check_room, start_as_construction
 from bnicl.transformer.encoding import Encoding
 from bnicl.transformer.model import Mask, Transformer, TransformerConfig
 
 Objective = Literal["true", "optimum", "drawn", "mle"]
-Recipe = Literal["fast", "structure", "paper"]
-PriorName = Literal["dirichlet", "two-bands"]
+Recipe = Literal["fast", "optimum", "structure", "paper"]
+PriorName = Literal["dirichlet", "one-band", "two-bands"]
 Start = Literal["random", "construction"]
 RECIPES: dict[str, dict[str, Any]] = {
     "fast": {"steps": 6000},
+    "optimum": {
+        "steps": 3000, "objective": "optimum", "max_context": 1024, "d_mlp": 128, "optimizer": "soap", "lr": 8e-3,
+        "warmup": 100, "clip": 0.05,
+    },
     "structure": {
         "steps": 10_000, "mask": "prefix", "per_target": True, "n_layers": 3, "d_model": 64, "n_heads": 8,
         "d_mlp": 128, "batch": 32, "n_queries": 8, "objective": "optimum", "scaled_init": True, "optimizer": "soap",
@@ -81,7 +87,8 @@ class TrainingConfig(BaseModel):
     n_states: Annotated[int, Field(ge=2, le=100)] = 2  # of each node of a random graph or one of the paper's
     shuffled: bool = False  # columns of unknown graphs are permuted, for each network anew
     noise: Share = 0.0  # of the context's values, replaced by random ones; the query's stay
-    prior: PriorName = "dirichlet"  # of the tables' rows
+    # of the tables' rows: Dirichlet(alpha); U(0.1, 0.9), the paper's later one; or the two bands of its first version
+    prior: PriorName = "dirichlet"
     alpha: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.5  # of the Dirichlet prior
     n_tables: PositiveInt | None = None  # networks in the pool; None: new ones in each batch
     # rows of a context: log N = log min + u^short_contexts (log max - log min), with u uniform on [0, 1] in each step
@@ -170,7 +177,7 @@ class TrainingConfig(BaseModel):
             if not known:
                 raise ValueError(f"start: expected 'random' for {self.graph!r}, whose graph is not known")
             check_room(self._shape(), networks.net)
-        if self.prior == "two-bands" and set(networks.net.cardinalities) != {2}:
+        if self.prior != "dirichlet" and set(networks.net.cardinalities) != {2}:
             raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
         return self
 
@@ -183,7 +190,8 @@ class TrainingConfig(BaseModel):
     @cached_property
     def networks(self) -> Networks:
         """The distribution over networks that training draws from; a file that `graph` names is read once."""
-        prior: Prior = TwoBands() if self.prior == "two-bands" else Dirichlet(self.alpha)
+        priors: dict[str, Prior] = {"one-band": Bands(), "two-bands": TwoBands()}
+        prior = priors.get(self.prior, Dirichlet(self.alpha))
         if random := re.fullmatch(r"random([1-9]\d?)", self.graph):
             graphs = RandomGraphs((self.n_states,) * int(random[1]), self.edge_prob)
             return StructurePrior(graphs, prior, self.shuffled)
