@@ -20,7 +20,7 @@ from bnicl.estimators.counting import (
     tally,
 )
 from bnicl.estimators.orders import OrderAverage
-from bnicl.networks.checks import Context, Query, check_cardinalities, check_number, check_tensor
+from bnicl.networks.checks import Context, Queries, Query, check_cardinalities, check_number, check_tensor
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sampling import Adjacency
 from bnicl.networks.tables import ALPHA_RANGE, Prior
@@ -53,6 +53,8 @@ class RandomGraphs:
 
     edge_prob: p, or the ends of a range from which each graph draws its own. (A node
     may stay alone: only so is the exact optimum a sum over the parent sets of one node at a time.)
+    joined: a node that is alone gets an edge with another, as in the paper; no optimum is known then.
+    shared: all graphs of a batch are one, as in the paper; what is best for each context stays the same.
 
     >>> RandomGraphs((2, 2, 2), edge_prob=1.0).sample(1, torch.Generator())[0].int()
     tensor([[0, 1, 1],
@@ -62,6 +64,8 @@ class RandomGraphs:
 
     cardinalities: tuple[int, ...]
     edge_prob: EdgeProb = 0.5
+    joined: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cardinalities", check_cardinalities(self.cardinalities))
@@ -70,14 +74,24 @@ class RandomGraphs:
     def sample(self, batch: int, generator: torch.Generator) -> Adjacency:
         """Adjacency of `batch` graphs."""
         m, (low, high) = len(self.cardinalities), check_edge_prob(self.edge_prob)
-        p = low + (high - low) * torch.rand(
-            (batch, 1, 1), dtype=torch.float64, device=generator.device, generator=generator
-        )
-        u = torch.rand((batch, m, m), dtype=torch.float64, device=generator.device, generator=generator)
-        return (u < p).triu(1)
+        drawn = 1 if self.shared else batch
 
-    def average(self, prior: Prior, shuffled: bool = False) -> Average:
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand((drawn, *shape), dtype=torch.float64, device=generator.device, generator=generator)
+
+        p = low + (high - low) * uniform(1, 1)
+        graphs = (uniform(m, m) < p).triu(1)
+        if self.joined:
+            for node in range(m):
+                other = uniform(m).index_fill(1, torch.tensor(node, device=p.device), -1.0).argmax(1)
+                alone = ~(graphs[:, node].any(1) | graphs[:, :, node].any(1))
+                graphs[alone, other[alone].clamp(max=node), other[alone].clamp(min=node)] = True
+        return graphs.expand(batch, -1, -1)
+
+    def average(self, prior: Prior, shuffled: bool = False) -> Average | None:
         """The exact optimum for rows from `prior`, the order being known, or unknown where it is `shuffled`."""
+        if self.joined:
+            return None
         if shuffled:
             return OrderAverage(self.cardinalities, edge_prob=self.edge_prob, prior=prior)
         average = ModelAverage(self.cardinalities, edge_prob=self.edge_prob, prior=prior)
@@ -152,7 +166,7 @@ class GivenGraphs(ContextPredictor):
         if len(context) != len(self.adjacency):
             raise ValueError(f"context: expected {len(self.adjacency)} of them, one for each graph, got {len(context)}")
 
-        def answer(query: Query, target: int) -> Tensor:
+        def answer(query: Queries, target: int) -> Tensor:
             if query.ndim == 2:
                 return self._matched(context, query, target)
             return torch.stack([self._matched(context, own, target) for own in query.unbind(1)], dim=1)

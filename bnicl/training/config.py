@@ -8,6 +8,10 @@
 "structure"  the same for graphs that are not known: rows attend to one another and know for which target they are read,
          the network is wider and deeper and starts smaller, the loss is the cross-entropy to the exact optimum on the
          same context, and the optimiser is SOAP, with gradients cut off early.
+"published"  the paper's later experiments as its authors' code sets them: one target a batch, and rows that hide what
+         follows it; each batch used four times; tables from U(0.1, 0.9), from a pool of 20,000; the total variation to
+         the in-context MLE; 200 rows; one number a node. A GPT-2 without positions: four layers of width 256, eight
+         heads, dropout. Without dropout and with `multiset` the same function is learnt many times faster.
 "paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
          MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
@@ -25,15 +29,15 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from bnicl.estimators.graphs import OneOf, RandomGraphs
 from bnicl.estimators.priors import NetworkPrior, Networks, StructurePrior
-from bnicl.networks.graph import BayesianNetwork
+from bnicl.networks.graph import BayesianNetwork, kahn_order, reordered
 from bnicl.networks.sources import GRAPHS, check_source, is_network_file, load_network
 from bnicl.networks.tables import Bands, Dirichlet, Prior, TwoBands, make_generator
 from bnicl.transformer.construction import check_room, start_as_construction
 from bnicl.transformer.encoding import Encoding
 from bnicl.transformer.model import Mask, Transformer, TransformerConfig
 
-Objective = Literal["true", "optimum", "drawn", "mle"]
-Recipe = Literal["fast", "optimum", "structure", "paper"]
+Objective = Literal["true", "optimum", "drawn", "mle", "tv", "mse"]
+Recipe = Literal["fast", "optimum", "structure", "paper", "published"]
 PriorName = Literal["dirichlet", "one-band", "two-bands"]
 Start = Literal["random", "construction"]
 RECIPES: dict[str, dict[str, Any]] = {
@@ -54,7 +58,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "layer_norm": True, "dropout": 0.1, "lr": 3e-4, "final_lr": 1e-6, "warmup": 2000, "beta_2": 0.999,
         "weight_decay": 1e-2, "records": 10,
     },
+    "published": {
+        "steps": 100_000, "prior": "one-band", "n_tables": 20_000, "min_context": 200, "max_context": 200,
+        "short_contexts": 1.0, "batch": 64, "repeats": 4, "one_target": True, "objective": "tv",
+        "unmatched": "marginal", "kahn_order": True, "encoding": "raw", "per_target": True, "mask": "none",
+        "log_n": False, "multiset": False, "d_model": 256, "n_layers": 4, "n_heads": 8, "d_mlp": 1024,
+        "activation": "gelu_tanh", "layer_norm": True, "gpt2": True, "dropout": 0.1, "drop_everywhere": True,
+        "lr": 3e-4, "final_lr": 1e-6, "warmup": 2000, "beta_2": 0.999, "weight_decay": 1e-2, "records": 10,
+    },
 }  # fmt: skip
+DISTANCES = {"mle": 1.0, "tv": 0.5, "mse": 0.5}  # objectives that compare with the MLE, and their factors
 WEIGHTS, POOL, STEP, HELD_OUT, NOISE = range(5)  # streams of the seed
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -85,6 +98,8 @@ class TrainingConfig(BaseModel):
     # the data
     edge_prob: tuple[Probability, Probability] = (0.5, 0.5)  # of random graphs, drawn from this range for each graph
     n_states: Annotated[int, Field(ge=2, le=100)] = 2  # of each node of a random graph or one of the paper's
+    joined: bool = False  # nodes of random graphs that would be alone get an edge
+    shared_graph: bool = False  # all networks of a batch have one random graph
     shuffled: bool = False  # columns of unknown graphs are permuted, for each network anew
     noise: Share = 0.0  # of the context's values, replaced by random ones; the query's stay
     # of the tables' rows: Dirichlet(alpha); U(0.1, 0.9), the paper's later one; or the two bands of its first version
@@ -98,10 +113,14 @@ class TrainingConfig(BaseModel):
     batch: PositiveInt = 128  # contexts in a step
     n_queries: PositiveInt = 1  # rows of each context's network that are asked about
     one_target: bool = False  # one drawn target a step instead of all
+    repeats: PositiveInt = 1  # steps that use a batch, one after the other
+    kahn_order: bool = False  # columns of a known graph in the order in which Kahn's algorithm takes them from a stack
 
     # the loss: cross-entropy to the true conditional, to its expectation given the context (the exact optimum, the same
-    # minimiser without noise) or to the drawn value; l1 distance to the in-context MLE
+    # minimiser without noise) or to the drawn value; the l1 distance to the in-context MLE, half of it (total
+    # variation), or half the squared distance
     objective: Objective = "true"
+    unmatched: Literal["nan", "marginal"] = "nan"  # the MLE where no row matches: left out, or the target's marginal
     curriculum: bool = False  # over the first half, the targets become askable one at a time
 
     # the transformer
@@ -117,11 +136,15 @@ class TrainingConfig(BaseModel):
     n_layers: PositiveInt = 2
     n_heads: PositiveInt = 2
     d_mlp: PositiveInt = 64
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Literal["relu", "gelu", "gelu_tanh"] = "relu"
     layer_norm: bool = False
     start: Start = "random"  # weights at first: random ones, or the construction's among them
     scaled_init: bool = False  # layers at first add less to the stream, the less the more there are
+    # GPT-2's habits: biases everywhere, scores divided by sqrt(d_head), weights of 0.02 at first, those that write to
+    # the stream smaller by sqrt(2 n_layers); and one logit, of the second state, for nodes of two
+    gpt2: bool = False
     dropout: Share = 0.0
+    drop_everywhere: bool = False  # embedding and attention weights too, not only what layers write to the stream
 
     # the optimiser: linear warm-up, then a cosine from lr to final_lr
     optimizer: Literal["adamw", "soap"] = "adamw"
@@ -157,26 +180,31 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"final_lr: expected at most lr = {self.lr}, got {self.final_lr}")
         if self.dropout and self.multiset:
             raise ValueError("multiset: expected False with dropout, which treats equal rows differently, got True")
-        if self.per_target and self.encoding == "raw":
-            raise ValueError("encoding: expected 'one-hot' with per_target, got 'raw'")
         if self.weight_decay and self.optimizer == "soap":
             raise ValueError(f"weight_decay: expected 0 with the optimizer 'soap', got {self.weight_decay}")
         best = networks.optimum()  # refuses what is too large to be measured
-        if not self.graph.startswith("random") and self.edge_prob != (0.5, 0.5):
-            raise ValueError(f"edge_prob: expected its default for {self.graph!r}, which is not random")
+        if not self.graph.startswith("random"):
+            for name in ("edge_prob", "joined", "shared_graph"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: expected its default for {self.graph!r}, which is not random")
         known = networks.graph_is_known
         if self.shuffled and known:
             raise ValueError(f"shuffled: expected False for {self.graph!r}, whose graph is known, got True")
-        if self.objective == "mle" and not known:
-            raise ValueError("objective: expected 'true', 'optimum' or 'drawn' for unknown graphs, got 'mle'")
+        distance = self.objective in DISTANCES
+        if distance and self.shuffled:
+            raise ValueError(
+                f"objective: expected 'true', 'optimum' or 'drawn' for shuffled columns, got {self.objective!r}"
+            )
         if self.objective == "optimum" and best is None:
             raise ValueError("objective: expected 'true' or 'drawn' where no closed form is known, got 'optimum'")
-        if self.noise and self.objective in ("optimum", "mle"):
+        if self.noise and (distance or self.objective == "optimum"):
             raise ValueError(f"objective: expected 'true' or 'drawn' with noise, got {self.objective!r}")
         if self.start == "construction":
             if not known:
                 raise ValueError(f"start: expected 'random' for {self.graph!r}, whose graph is not known")
             check_room(self._shape(), networks.net)
+        if self.gpt2 and set(networks.net.cardinalities) != {2}:
+            raise ValueError(f"gpt2: expected False for {self.graph!r}, which has more than two states, got True")
         if self.prior != "dirichlet" and set(networks.net.cardinalities) != {2}:
             raise ValueError(f"prior: expected 'dirichlet' for a graph with more than two states, got {self.prior!r}")
         return self
@@ -193,7 +221,8 @@ class TrainingConfig(BaseModel):
         priors: dict[str, Prior] = {"one-band": Bands(), "two-bands": TwoBands()}
         prior = priors.get(self.prior, Dirichlet(self.alpha))
         if random := re.fullmatch(r"random([1-9]\d?)", self.graph):
-            graphs = RandomGraphs((self.n_states,) * int(random[1]), self.edge_prob)
+            cards = (self.n_states,) * int(random[1])
+            graphs = RandomGraphs(cards, self.edge_prob, self.joined, self.shared_graph)
             return StructurePrior(graphs, prior, self.shuffled)
         nets = tuple(self._graph_of(source) for source in self.sources)
         return NetworkPrior(nets[0], prior) if len(nets) == 1 else StructurePrior(OneOf(nets), prior, self.shuffled)
@@ -206,6 +235,7 @@ class TrainingConfig(BaseModel):
 
     def _graph_of(self, source: str) -> BayesianNetwork:
         net = load_network(check_source(source), tables=False)
+        net = reordered(net, kahn_order(net)) if self.kahn_order and len(self.sources) == 1 else net
         if self.n_states == 2:
             return net
         if source not in GRAPHS:
@@ -214,7 +244,9 @@ class TrainingConfig(BaseModel):
 
     def build(self) -> Transformer:
         """The transformer, before its training."""
-        model = Transformer(self._shape()).init_weights(make_generator(self.seed, WEIGHTS), self.scaled_init)
+        model = Transformer(self._shape()).init_weights(
+            make_generator(self.seed, WEIGHTS), self.scaled_init or self.gpt2, 0.02 if self.gpt2 else None
+        )
         if self.start == "construction":
             return start_as_construction(model, self.networks.net)
         return model
@@ -234,4 +266,7 @@ class TrainingConfig(BaseModel):
             mask=self.mask,
             n_positions=self.max_context if self.positions else 0,
             log_n=self.log_n,
+            scaled_scores=self.gpt2,
+            biases=self.gpt2,
+            one_logit=self.gpt2,
         )

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from bnicl.estimators.measures import kl_bits, total_variation
-from bnicl.networks.sampling import rows_of
 from bnicl.networks.tables import make_generator
 from bnicl.training.checkpoint import CHECKPOINT, State, resume_run, save_run
 from bnicl.training.config import STEP, TrainingConfig
@@ -126,7 +125,7 @@ def train(
                 group["lr"] = _learning_rate(config, step, share)
             examples = stream.step(step, share)
             hook = dropout(
-                config.dropout, make_generator(config.seed, STEP, step, 2 + 2 * processes.rank, device=config.device)
+                config, make_generator(config.seed, STEP, step, 2 + 2 * processes.rank, device=config.device)
             )
             with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                 outputs = run.outputs(examples.context, examples.queries, examples.targets, hook)
@@ -182,7 +181,7 @@ def _learning_rate(config: TrainingConfig, step: int, share: float) -> float:
 
 def _record(run: TrainedTransformer, held_out: Examples, state: State) -> dict[str, float]:
     """A record of the history; see `TrainedTransformer`."""
-    context, queries, targets, tables = held_out
+    context, queries, targets, _ = held_out
     with torch.no_grad():
         outputs = run.outputs(context, queries, targets)
     optimum = run.config.networks.optimum()
@@ -190,7 +189,7 @@ def _record(run: TrainedTransformer, held_out: Examples, state: State) -> dict[s
     regret, tv, floor = [], [], []
     for i, m in enumerate(targets):
         predicted = run.read(outputs[:, :, i].double(), m)
-        truth = rows_of(tables[m], queries, run.net.parents[m], run.net.cardinalities)
+        truth = held_out.right(run.net, m)
         best = torch.full_like(truth, torch.nan) if best_of is None else best_of(queries, m)
         regret.append(kl_bits(best, predicted))
         tv.append(total_variation(truth, predicted))

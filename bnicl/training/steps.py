@@ -15,24 +15,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bnicl.estimators.counting import MaximumLikelihood
+from bnicl.estimators.counting import MaximumLikelihood, Reading
+from bnicl.estimators.graphs import GivenGraphs
 from bnicl.estimators.priors import Networks, Pool
 from bnicl.networks.checks import Context
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sampling import Batch, rows_of, with_noise
 from bnicl.networks.tables import make_generator
-from bnicl.training.config import HELD_OUT, NOISE, POOL, STEP, Objective, TrainingConfig
+from bnicl.training.config import DISTANCES, HELD_OUT, NOISE, POOL, STEP, Objective, TrainingConfig
 from bnicl.transformer.encoding import blocks
 from bnicl.transformer.model import Hook
 
 
 class Examples(NamedTuple):
-    """What a step learns from: contexts, queries, the targets asked, and the tables that say what is right."""
+    """What a step learns from: contexts, queries, the targets asked, and what is right: tables, or who tells it."""
 
     context: Context
     queries: Context
     targets: list[int]
-    tables: Sequence[Tensor]
+    tables: Sequence[Tensor] | Reading
+
+    def right(self, net: BayesianNetwork, target: int) -> Float[Tensor, "batch n_queries card"]:
+        """The probabilities that are right for each query."""
+        if callable(self.tables):
+            return self.tables(self.queries, target)
+        return rows_of(self.tables[target], self.queries, net.parents[target], net.cardinalities)
 
 
 def networks_of(config: TrainingConfig) -> Networks:
@@ -55,6 +62,7 @@ class Stream:
 
     def step(self, step: int, progress: float) -> Examples:
         config, m = self.config, self.net.n_nodes
+        step -= step % config.repeats
         shared = make_generator(config.seed, STEP, step)
         low, high = math.log(config.min_context), math.log(config.max_context)
         u = float(torch.rand((), dtype=torch.float64, generator=shared))
@@ -69,10 +77,13 @@ class Stream:
             context = with_noise(context, cards, config.noise, self._generator(STEP, step, 2 + 2 * self.process, NOISE))
         return Examples(context, batch.rows[:, n:], targets, self._right(batch, context))
 
-    def _right(self, batch: Batch, context: Tensor) -> Sequence[Tensor]:
-        """The tables that the objective takes for right."""
-        if self.config.objective == "mle":
-            return MaximumLikelihood(self.net, "nan").fit(context)
+    def _right(self, batch: Batch, context: Tensor) -> Sequence[Tensor] | Reading:
+        """The tables that the objective takes for right, or the MLE of those who know each network's graph."""
+        if self.config.objective in DISTANCES:
+            if batch.adjacency is not None:
+                cards = self.net.cardinalities
+                return GivenGraphs(batch.adjacency, cards, unmatched=self.config.unmatched).given(context)
+            return MaximumLikelihood(self.net, self.config.unmatched).fit(context)
         return batch.cpts if self.optimum is None else self.optimum.fit(context)
 
     def held_out(self) -> Examples:
@@ -85,18 +96,19 @@ def loss_of(
     net: BayesianNetwork, objective: Objective, outputs: Float[Tensor, "batch n_queries targets S"], examples: Examples
 ) -> Float[Tensor, ""]:
     """The objective, averaged over contexts, queries and targets; a query without an MLE does not count."""
-    _, queries, targets, tables = examples
+    _, queries, targets, _ = examples
     units = _units(net.cardinalities, tuple(targets), outputs.device)
     index = units.expand(*outputs.shape[:3], -1)  # [batch, n_queries, targets, states], -1 beyond a target's own
     logits = outputs.float().gather(-1, index.clamp(min=0)).masked_fill(index < 0, -math.inf)
     log_p = logits.log_softmax(-1)
     if objective == "drawn":
         return -log_p.gather(-1, queries[..., targets, None]).mean()
-    right = [rows_of(tables[m], queries, net.parents[m], net.cardinalities).to(log_p.dtype) for m in targets]
+    right = [examples.right(net, m).to(log_p.dtype) for m in targets]
     wanted = torch.stack([torch.nn.functional.pad(p, (0, index.shape[-1] - p.shape[-1])) for p in right], dim=2)
-    if objective != "mle":
+    if objective not in DISTANCES:
         return -(wanted * log_p.masked_fill(index < 0, 0.0)).sum(-1).mean()
-    distance = (log_p.exp() - wanted).abs().sum(-1)
+    apart = log_p.exp() - wanted
+    distance = (apart.square() if objective == "mse" else apart.abs()).sum(-1) * DISTANCES[objective]
     return distance[~distance.isnan()].sum() / (~distance.isnan()).sum().clamp(min=1)
 
 
@@ -108,13 +120,19 @@ def _units(cardinalities: tuple[int, ...], targets: tuple[int, ...], device: tor
     return torch.tensor([[*units, *[-1] * (most - len(units))] for units in own], device=device)
 
 
-def dropout(share: float, generator: torch.Generator) -> Hook | None:
-    """Zeroes a share of what attention and feed-forward networks write, and scales up the rest."""
+def dropout(config: TrainingConfig, generator: torch.Generator) -> Hook | None:
+    """Zeroes a share of what attention and feed-forward networks write, and scales up the rest.
+
+    With `drop_everywhere` that of the embedding and of the attention weights too.
+    """
+    share = config.dropout
     if share == 0:
         return None
+    writes = ("hook_attn_out", "hook_mlp_out")
+    sites = (*writes, "attn.hook_pattern", "blocks.0.hook_resid_pre") if config.drop_everywhere else writes
 
     def drop(name: str, activation: Tensor) -> Tensor:
-        if not name.endswith(("hook_attn_out", "hook_mlp_out")):
+        if not name.endswith(sites):
             return activation
         kept = torch.rand(activation.shape, generator=generator, device=activation.device) >= share
         return activation * kept / (1 - share)

@@ -90,8 +90,8 @@ class TrainedTransformer(InContextTransformer):
         batch, n, _ = asked.shape  # each query is a sequence of its own
         repeated = columns.expand(batch, -1, -1).repeat_interleave(n, 0)
         counts = None if counts is None else counts.repeat_interleave(n, 0)
-        whole = self.model(torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1), hook, counts)
-        return whole[:, -1].unflatten(0, (batch, -1, len(targets)))
+        answers = self.model.answer(torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1), hook, counts)
+        return answers.unflatten(0, (batch, -1, len(targets)))
 
     def read_up_to(self, target: int) -> int:
         """How many of the first columns of the context are read for the target: all, or none that follow it.
@@ -99,11 +99,11 @@ class TrainedTransformer(InContextTransformer):
         Where every graph keeps to the order of the columns and nodes get their parents independently, what follows a
         target says nothing about it. It says next to nothing where random graphs draw the probability of their edges
         from a range, and is not read there either. Of several given graphs it says which it is, of permuted columns in
-        which order they are: then all are read, as always without `per_target`.
+        which order they are: then all are read, as always without `per_target`. The paper's raw rows never show it.
         """
         config = self.config
-        follows = config.per_target and not config.shuffled and len(config.sources) == 1
-        return target + 1 if follows else len(self.cardinalities)
+        silent = config.encoding == "raw" or (not config.shuffled and len(config.sources) == 1)
+        return target + 1 if config.per_target and silent else len(self.cardinalities)
 
     def _rows_to_read(
         self, context: Context, read_for: int | None
@@ -118,7 +118,10 @@ class TrainedTransformer(InContextTransformer):
         rows = torch.nn.functional.pad(first, (0, len(self.cardinalities) - first.shape[-1]), value=ABSENT)
         columns = context_columns(rows, self.cardinalities, self.dtype, self.encoding)
         if read_for is not None:
-            columns[..., sum(self.cardinalities) + read_for] = 1
+            if self.encoding == "raw":
+                columns[..., -1] = read_for
+            else:
+                columns[..., sum(self.cardinalities) + read_for] = 1
         return columns
 
     def _read_once(

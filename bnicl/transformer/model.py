@@ -53,6 +53,10 @@ class TransformerConfig(BaseModel):
     column of the context, the context's ("prefix") or itself alone ("rows"), the query attending to all.
     n_positions: learned positions for this many rows; 0 for none. log_n: each head multiplies its scores by
     1 + tau log n, with a learned tau and n the columns that it sees. mlp_only: layers without attention.
+
+    Three more are GPT-2's. scaled_scores: scores are divided by sqrt(d_head). biases: of every matrix, not of the
+    feed-forward networks' alone. one_logit: one entry is read out for all nodes of two states, and stands for the
+    second state's of each; the first's is 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,12 +67,15 @@ class TransformerConfig(BaseModel):
     n_heads: PositiveInt
     d_head: PositiveInt
     d_mlp: PositiveInt
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Literal["relu", "gelu", "gelu_tanh"] = "relu"
     layer_norm: bool = False
     mask: Mask = "none"
     n_positions: NonNegativeInt = 0
     log_n: bool = False
     mlp_only: tuple[int, ...] = ()
+    scaled_scores: bool = False
+    biases: bool = False
+    one_logit: bool = False
 
 
 def project(x: Float[Tensor, "*batch d_in"], weight: Float[Tensor, "d_in d_out"]) -> Float[Tensor, "*batch d_out"]:
@@ -99,14 +106,18 @@ class Attention(nn.Module):
         self.W_V = nn.Parameter(torch.zeros(heads, d_model, d_head))
         self.W_O = nn.Parameter(torch.zeros(heads, d_head, d_model))
         self.tau = nn.Parameter(torch.zeros(heads, 1, 1)) if config.log_n else None
+        self.b_Q, self.b_K, self.b_V = (_bias(config, heads, 1, d_head) for _ in range(3))
+        self.b_O = _bias(config, d_model)
+        self.scale = d_head**-0.5 if config.scaled_scores else 1.0
 
     def keys_and_values(self, x: Stream) -> tuple[Heads, Heads]:
         """k and v of every position."""
-        return project_heads(x, self.W_K), project_heads(x, self.W_V)
+        return plus(project_heads(x, self.W_K), self.b_K), plus(project_heads(x, self.W_V), self.b_V)
 
     def queries(self, x: Stream, log_n: Tensor) -> Heads:
         """q of every position; log_n [batch or 1, 1, pos or 1, 1] counts the columns that it sees."""
-        q = project_heads(x, self.W_Q)
+        q = plus(project_heads(x, self.W_Q), self.b_Q)
+        q = q if self.scale == 1 else q * self.scale
         return q if self.tau is None else q * (1 + self.tau * log_n)
 
     def forward(self, x: Stream, hook: Hook, log_n: Tensor, bias: Tensor | None) -> Stream:
@@ -133,7 +144,7 @@ class Attention(nn.Module):
 
     def attend_to_itself(self, x: Stream, hook: Hook) -> Stream:
         """What `forward` is where every column sees itself alone."""
-        return self.write(project_heads(x, self.W_V), hook)
+        return self.write(plus(project_heads(x, self.W_V), self.b_V), hook)
 
     def write(self, z: Heads, hook: Hook) -> Stream:
         """What the heads' means add to the stream."""
@@ -144,7 +155,16 @@ class Attention(nn.Module):
             out = project(z[:, 0], self.W_O[0])
             for h in range(1, z.shape[1]):
                 out = out + project(z[:, h], self.W_O[h])
-        return hook("hook_attn_out", out)
+        return hook("hook_attn_out", plus(out, self.b_O))
+
+
+def _bias(config: TransformerConfig, *shape: int) -> nn.Parameter | None:
+    return nn.Parameter(torch.zeros(*shape)) if config.biases else None
+
+
+def plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    """x + b, where there is a bias."""
+    return x if bias is None else x + bias
 
 
 def _shared_matmul(a: Float[Tensor, "batch head i j"], b: Float[Tensor, "any head j k"]) -> Tensor:
@@ -156,6 +176,13 @@ def _shared_matmul(a: Float[Tensor, "batch head i j"], b: Float[Tensor, "any hea
     return product.unflatten(1, (batch, i)).transpose(0, 1)
 
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+    "gelu_tanh": partial(nn.functional.gelu, approximate="tanh"),
+}
+
+
 class MLP(nn.Module):
     """act(x W_in + b_in) W_out + b_out."""
 
@@ -165,7 +192,7 @@ class MLP(nn.Module):
         self.b_in = nn.Parameter(torch.zeros(config.d_mlp))
         self.W_out = nn.Parameter(torch.zeros(config.d_mlp, config.d_model))
         self.b_out = nn.Parameter(torch.zeros(config.d_model))
-        self.activation = torch.relu if config.activation == "relu" else nn.functional.gelu
+        self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Stream, hook: Hook) -> Stream:
         pre = hook("mlp.hook_pre", project(x, self.W_in) + self.b_in)
@@ -211,13 +238,14 @@ class Transformer(nn.Module):
         layers = (Block(config, layer) for layer in range(config.n_layers))
         self.blocks = cast(Sequence[Block], nn.ModuleList(layers))
         self.ln_final = nn.LayerNorm(config.d_model) if config.layer_norm else nn.Identity()
-        self.W_U = nn.Parameter(torch.zeros(config.d_model, config.n_outputs))
+        self.W_U = nn.Parameter(torch.zeros(config.d_model, 1 if config.one_logit else config.n_outputs))
+        self.b_E, self.b_U = _bias(config, config.d_model), _bias(config, self.W_U.shape[1])
 
-    def init_weights(self, generator: torch.Generator, scaled: bool = False) -> Transformer:
+    def init_weights(self, generator: torch.Generator, scaled: bool = False, std: float | None = None) -> Transformer:
         """Random weights: normal with variance 1 / rows, and W_Q smaller by sqrt(d_head); biases zero, tau 1/2.
 
         scaled: the 2L matrices W_O and W_out of L layers are smaller by sqrt(2L), so that the stream does not grow with
-        depth.
+        depth. std: of every matrix instead.
         """
         with torch.no_grad():
             for name, weight in self.named_parameters():
@@ -227,8 +255,8 @@ class Transformer(nn.Module):
                 if last.startswith("b_") or last == "tau":
                     weight.fill_(0.5 if last == "tau" else 0.0)
                 else:
-                    weight.normal_(std=weight.shape[-2] ** -0.5, generator=generator)
-                    if last == "W_Q":
+                    weight.normal_(std=weight.shape[-2] ** -0.5 if std is None else std, generator=generator)
+                    if last == "W_Q" and std is None:
                         weight.mul_(self.config.d_head**-0.5)
                     elif scaled and last in ("W_O", "W_out"):
                         weight.mul_((2 * self.config.n_layers) ** -0.5)
@@ -242,14 +270,38 @@ class Transformer(nn.Module):
         counts [batch, pos - 1]: how often each row of the context stands there, by default once.
         """
         log_n, bias = self._visible(columns, counts)
-        x = torch.cat([self._read_in(columns[:, :-1]), project(columns[:, -1:], self.W_E)], dim=1)
+        x = torch.cat([self._read_in(columns[:, :-1]), self._embed(columns[:, -1:])], dim=1)
         for layer, block in enumerate(self.blocks):
             x = block(x, _prefixed(hook, layer), lambda attn, x, hook: attn(x, hook, log_n, bias))
-        return project(self.ln_final(x), self.W_U)
+        return self._unembed(x)
+
+    def answer(
+        self, columns: Float[Tensor, "batch pos width"], hook: Hook | None = None, counts: Tensor | None = None
+    ) -> Float[Tensor, "batch n_outputs"]:
+        """`forward` at the query alone: the last layer is computed for its column only, the numbers are the same."""
+        log_n, bias = self._visible(columns, counts)
+        x = torch.cat([self._read_in(columns[:, :-1]), self._embed(columns[:, -1:])], dim=1)
+        *first, last = self.blocks
+        for layer, block in enumerate(first):
+            x = block(x, _prefixed(hook, layer), lambda attn, x, hook: attn(x, hook, log_n, bias))
+        past = last.attn.keys_and_values(last.ln1(x[:, :-1])) if last.attn is not None else None
+        times = None if counts is None else counts.to(x.dtype).log()[:, None, None]
+        cache = KVCache([past], times, log_n[:, :, -1:])
+        x = last(x[:, -1:], _prefixed(hook, len(first)), partial(Attention.attend_to_cache, cache=cache, layer=0))
+        return self._unembed(x)[:, 0]
+
+    def _embed(self, columns: Tensor) -> Stream:
+        return plus(project(columns, self.W_E), self.b_E)
+
+    def _unembed(self, x: Stream) -> Tensor:
+        out = plus(project(self.ln_final(x), self.W_U), self.b_U)
+        if not self.config.one_logit:
+            return out
+        return torch.cat([torch.zeros_like(out), out], dim=-1).repeat(1, 1, self.config.n_outputs // 2)
 
     def _read_in(self, context: Tensor) -> Tensor:
         """The stream of the context's rows before the first layer."""
-        x = project(context, self.W_E)
+        x = self._embed(context)
         if self.W_pos is None:
             return x
         if x.shape[1] > len(self.W_pos):
@@ -322,10 +374,10 @@ class Transformer(nn.Module):
         self, cache: KVCache, queries: Float[Tensor, "batch n_queries width"], hook: Hook | None = None
     ) -> Tensor:
         """The read-out for each query on its own, as if it stood alone after the context."""
-        x = project(queries, self.W_E)
+        x = self._embed(queries)
         for layer, block in enumerate(self.blocks):
             x = block(x, _prefixed(hook, layer), partial(Attention.attend_to_cache, cache=cache, layer=layer))
-        return project(self.ln_final(x), self.W_U)
+        return self._unembed(x)
 
 
 def _no_hook(_: str, activation: Tensor) -> Tensor:
