@@ -83,12 +83,12 @@ def test_the_recipe_of_the_paper_is_the_papers() -> None:
         ({"final_lr": 0.5}, "final_lr: expected at most lr = 0.01, got 0.5"),
         ({"graph": "child", "prior": "two-bands"}, "prior: expected 'dirichlet' for a graph with more than two states"),
         ({"dropout": 0.1}, "multiset: expected False with dropout"),
-        ({"recipe": ["fast"]}, "recipe\n.*'fast', 'optimum', 'structure' or 'paper'"),
-        ({"objective": "mse"}, "objective\n.*'true', 'optimum', 'drawn' or 'mle'"),
-        ({"recipe": "slow"}, "recipe\n.*'fast', 'optimum', 'structure' or 'paper'"),
+        ({"recipe": ["fast"]}, "recipe\n.*'fast', 'optimum', 'structure', 'paper' or 'published'"),
+        ({"objective": "mae"}, "objective\n.*'true', 'optimum', 'drawn', 'mle', 'tv' or 'mse'"),
+        ({"recipe": "slow"}, "recipe\n.*'fast', 'optimum', 'structure', 'paper' or 'published'"),
         ({"device": "tpu"}, "device\n.*pattern"),
         ({"layers": 3}, "layers\n.*not permitted"),
-        ({"per_target": True, "encoding": "raw"}, "encoding: expected 'one-hot' with per_target, got 'raw'"),
+        ({"graph": "child", "gpt2": True}, "gpt2: expected False for 'child', which has more than two states"),
         ({"optimizer": "soap", "weight_decay": 0.1}, "weight_decay: expected 0 with the optimizer 'soap', got 0.1"),
         ({"optimizer": "sgd"}, "optimizer\n.*'adamw' or 'soap'"),
         ({"alpha": 0.0}, "alpha\n.*greater than or equal to 0.000001"),
@@ -557,13 +557,13 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
 
 
 def test_dropout_zeroes_its_share_and_scales_up_the_rest() -> None:
-    drop = steps.dropout(0.25, bnicl.make_generator(0))
+    drop = steps.dropout(config(dropout=0.25, multiset=False), bnicl.make_generator(0))
     assert drop is not None
     dropped = drop("blocks.0.hook_mlp_out", torch.ones(100_000))
     assert sorted(dropped.unique().tolist()) == pytest.approx([0, 1 / 0.75])
     assert dropped.mean().item() == pytest.approx(1, abs=0.01)
     assert torch.equal(drop("blocks.0.mlp.hook_pre", dropped), dropped)
-    assert steps.dropout(0.0, bnicl.make_generator(0)) is None
+    assert steps.dropout(config(), bnicl.make_generator(0)) is None
 
 
 def test_the_bar_shows_loss_and_regret(monkeypatch: pytest.MonkeyPatch) -> None:
