@@ -7,6 +7,12 @@ PY := .venv/bin/python
 # Before torch is loaded: threads that wait leave the processor to others. And the kernels of .venv, not those of a user.
 export OMP_WAIT_POLICY := PASSIVE
 export JUPYTER_PREFER_ENV_PATH := 1
+# As KEEP_MEMORY of bnicl/batch/kernels.py: glibc keeps the memory of large tensors instead of having it cleared anew.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export MALLOC_ARENA_MAX ?= 1
+export MALLOC_MMAP_MAX_ ?= 0
+export MALLOC_TOP_PAD_ ?= 268435456
+export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 CHAPTERS := $(wildcard book/*.ipynb)
 
 .PHONY: book test web venv html lint unit chapters outputs bench clean

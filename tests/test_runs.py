@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -57,6 +58,20 @@ def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_kernel_keeps_its_memory_unless_the_reader_has_it_otherwise(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = list(kernels.KEEP_MEMORY)
+    seen = f"pd.DataFrame([{{name: os.environ.get(name) for name in {names}}}], dtype=str)"
+    write_chapter(book, "seen", "n: int = 1  # a number", f"import os, pandas as pd\nruns.save_table({seen}, 'seen')")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "3")
+    table = pd.read_csv(runs.run_chapter("seen") / "seen.csv", dtype=str)
+    assert table.iloc[0].to_dict() == kernels.KEEP_MEMORY | {"MALLOC_ARENA_MAX": "3"}
+    assert "MALLOC_MMAP_MAX_" not in os.environ
 
 
 def test_a_run_leaves_notebook_tables_and_manifest(book: Path, tmp_path: Path) -> None:

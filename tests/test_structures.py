@@ -386,6 +386,7 @@ def test_the_loss_compares_with_the_optimum_on_the_same_contexts(pooled: int | N
         for objective in ("optimum", "true")
     )
     assert torch.equal(told.context, networks.context)
+    assert not callable(told.tables)
     for target in range(4):
         expected = ModelAverage((2,) * 4).predict_proba(told.context, told.queries[:, 1], target)
         answered = bnicl.conditional(config.networks.net, told.tables, told.queries[:, 1], target)

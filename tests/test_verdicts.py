@@ -59,6 +59,7 @@ def test_the_line_between_two_estimators() -> None:
 
 TRAINED = ["transformer", "true conditional", "drawn value", "distance to the MLE"]
 ABOUT = ["graph", "lowest", "highest", "alpha", "levels", "seed", "start", "node", "n_context"]
+ABOUT += ["steps", "n_layers", "n_heads"]
 
 
 def as_naive(name: str) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bnicl.batch.kernels import environ, once_it_starts, own_kernel, remaining, this_bnicl_first
+from bnicl.batch.kernels import KEEP_MEMORY, environ, once_it_starts, own_kernel, remaining, this_bnicl_first
 from bnicl.batch.parameters import (
     ROOT,
     Profile,
@@ -260,7 +260,9 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
     folder = Path(tempfile.mkdtemp(prefix=f".{run.name}-", dir=out)).resolve()
     error = ""
     try:
-        with environ(BNICL_PROFILE=run.profile, BNICL_RUN=str(folder), PYTHONPATH=this_bnicl_first()):
+        own = {name: os.environ[name] for name in KEEP_MEMORY if name in os.environ}
+        kernel = {"BNICL_PROFILE": run.profile, "BNICL_RUN": str(folder), "PYTHONPATH": this_bnicl_first()}
+        with environ(**KEEP_MEMORY | own | kernel):
             once_it_starts(
                 papermill.execute_notebook,
                 str(chapter_path(run.chapter)),
