@@ -70,4 +70,8 @@ def test_a_table_stands_only_with_every_number_that_it_has() -> None:
     assert not agree(table, table.assign(tv=[0.1000001, float("nan")]))
     assert not agree(table, table.assign(tv=float("nan")))
     assert not agree(table, table.head(1))
+    more = pd.DataFrame({"who": ["a", "new", "b"], "tv": [0.1, 0.3, float("nan")]})
+    assert agree(table, more)  # a rival that was not known then
+    assert not agree(more, table)
+    assert not agree(table, more.iloc[::-1])
     assert not agree(table, table.rename(columns={"tv": "regret"}))
