@@ -126,7 +126,7 @@ class Bands:
     quadrature around each band's highest point: to ten digits for as many rows as one likes.
 
     >>> Bands().mean(torch.tensor([[7.0, 3.0]]))
-    tensor([[0.6622, 0.3378]], dtype=torch.float64)
+    tensor([[0.6618, 0.3382]], dtype=torch.float64)
     """
 
     bands: tuple[tuple[float, float], ...] = ((0.1, 0.9),)
