@@ -25,6 +25,10 @@ KEEP_MEMORY = {
 }
 
 
+# What jupyter_client says, each as a bare RuntimeError.
+NEVER_ANSWERED = ("Kernel died before replying", "Kernel didn't respond")
+
+
 def own_kernel() -> type[AsyncKernelManager]:
     """For nbclient: the manager of a kernel of this very interpreter, whatever kernel specs are installed.
 
@@ -48,16 +52,16 @@ def this_bnicl_first() -> str:
 
 
 def once_it_starts(execute_notebook: Callable[..., object], *args: str, **options: object) -> None:
-    """Executes a notebook; tries again where its kernel died at the start, before any cell has run.
+    """Executes a notebook; tries again where its kernel never answered, so that no cell has run.
 
-    Kernels that start at the same time may be given the same port: one of them then ends at once.
+    Kernels that start at the same time may be given the same port: one of them then ends at once, or is not heard.
     """
     for left in (2, 1, 0):
         try:
             execute_notebook(*args, **options)
             return
         except RuntimeError as problem:
-            if "before replying" not in str(problem) or not left:
+            if not any(words in str(problem) for words in NEVER_ANSWERED) or not left:
                 raise
 
 
