@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=_positive, metavar="K", help="processes (default: what the machine has room for)"
     )
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:PORT")
+    sweep.add_argument("--profile", metavar="PROFILE", help="another scale than the file's; see `bnicl run --help`")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="where the runs' folders go (default: runs/NAME)")
     sweep.add_argument("--results", type=Path, metavar="DIR", help="where the table goes (default: results)")
     _add_own(commands)
@@ -187,12 +188,12 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from bnicl.batch import sweeps, tables
     from bnicl.batch.parameters import RESULTS, ROOT
 
-    sweep = sweeps.load_sweep(arguments.file)
+    sweep = sweeps.load_sweep(arguments.file, arguments.profile)
     out = arguments.out or Path("runs") / sweep.name
     if arguments.dry_run:
         _list(sweep, out, arguments.workers)
         return 0
-    ours = Path(arguments.file).resolve().parent == ROOT / "sweeps"
+    ours = ROOT / "sweeps" in Path(arguments.file).resolve().parents
     results = arguments.results or (RESULTS if ours else Path("results"))
     results.mkdir(parents=True, exist_ok=True)
     if not os.access(results, os.W_OK):

@@ -11,6 +11,8 @@ A sweep file is YAML:
     seeds: [0, 1, 2]                  # and each of these values of the parameter `seed`
     time_limit: 600                   # seconds that one run may take
 
+A sweep is named by its file: sweeps/paper/random.yml is "paper/random", and its table results/paper/random.csv.
+
 papermill executes (`runs.execute`), Dask distributed schedules. The folder of a finished run is never
 executed again; a run that was lost, failed or cut short is. Paths in a file are
 relative to the folder in which the command is called.
@@ -89,8 +91,11 @@ class Sweep(BaseModel):
         return [Run(first.chapter, *about) for about in zip(given, everything, itertools.repeat(first.profile), codes)]
 
 
-def load_sweep(path: Path | str) -> Sweep:
+def load_sweep(path: Path | str, profile: str | None = None) -> Sweep:
     """The sweep that a file describes.
+
+    profile: another scale than the file's. The parameters that a profile sets are then its own, whatever the file
+    says, and the name ends with it.
 
     Raises ValueError with the line and the field where the file is not YAML, lacks a field or has one too many,
     names a chapter or a parameter that there is not, gives a parameter a value that it cannot have, asks for
@@ -109,14 +114,37 @@ def load_sweep(path: Path | str) -> Sweep:
     if not isinstance(data, dict):
         raise wrong((), f"expected fields and values, got {data!r}")
     try:
-        sweep = Sweep.model_validate({**data, "name": path.stem})
+        sweep = Sweep.model_validate({**data, "name": _name_of(path)})
     except ValidationError as error:
         problem = error.errors()[0]
         got = f", got {problem['input']!r}" if problem["type"] != "missing" else ""
         raise wrong(problem["loc"], problem["msg"].removeprefix("Value error, ") + got) from error
     if len(sweep) > MAX_RUNS:
         raise wrong(("grid",), f"expected at most {MAX_RUNS:,} runs, got {len(sweep):,}")
+    if profile and parameters.check_profile(profile) != sweep.profile:
+        sweep = _at_scale(sweep, profile)
     return _checked(sweep, wrong)
+
+
+def _name_of(path: Path) -> str:
+    """The file's name, after the folders between it and one that is called sweeps."""
+    folders = path.resolve().parent.parts
+    below = folders[len(folders) - folders[::-1].index("sweeps") :] if "sweeps" in folders else ()
+    return "/".join((*below, path.stem))
+
+
+def _at_scale(sweep: Sweep, profile: str) -> Sweep:
+    declared = parameters.parameters_of(sweep.chapter).values()
+    scaled = {line.name for line in declared if "by_profile" in line.default}
+    sets = [{name: value for name, value in one.items() if name not in scaled} for one in sweep.sets]
+    return sweep.model_copy(
+        update={
+            "name": f"{sweep.name}-{profile}",
+            "profile": profile,
+            "grid": {name: values for name, values in sweep.grid.items() if name not in scaled},
+            "sets": [one for i, one in enumerate(sets) if one not in sets[:i]],
+        }
+    )
 
 
 def _checked(sweep: Sweep, wrong: Callable[[FieldPath, str], ValueError]) -> Sweep:

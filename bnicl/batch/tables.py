@@ -38,8 +38,8 @@ def collect(sweep: Sweep, out: Path | str, results: Path | str = parameters.RESU
     wanted = sweep.runs
     values = {name: {key_of(run.parameters[name]) for run in wanted} for name in wanted[0].parameters}
     varying = [name for name, different in values.items() if len(different) > 1 or name in sweep.axes]
-    results.mkdir(parents=True, exist_ok=True)
     path = results / f"{sweep.name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:  # streamed: a table may have 100,000 runs
         with part.open("w", newline="") as file:
             made, odd, environments = _joined(sweep, out, done, varying, file)
