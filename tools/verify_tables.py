@@ -3,21 +3,25 @@
     python tools/verify_tables.py sweeps/single-structure.yml ...
 
 The first and the last run of a sweep are executed with the steps, networks and rows of the profile "smoke", in a
-worktree of the commit that made the table and in this one, which must be clean. Where this one saves every
+worktree of the commit that made the table and in this one, which must be clean; of the chapter, the cells that make
+tables, and those that they need. Where this one saves every
 number of the other, to the last digit and clocks apart, the provenance beside the committed table says so under
 `stands`, and `tables.problems` goes by that. (It may save more: where there was no number, or for a rival that was not
 known.) Where they differ the table has to be made again, by its sweep.
 """
 
+import ast
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 
 from bnicl.batch import runs, staleness, sweeps, tables
@@ -38,10 +42,31 @@ def short(chapter: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in sizes}
 
 
+def trimmed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A chapter's cells that make tables, its imports and parameters, and whatever defines a name that these use."""
+    kept, wanted = [], set[str]()
+    for cell in reversed(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        nodes = [*ast.walk(ast.parse(cell.source))]
+        names = [(node.id, type(node.ctx)) for node in nodes if isinstance(node, ast.Name)]
+        stored = {name for name, use in names if use is ast.Store} | {
+            node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        imports = any(isinstance(node, ast.Import | ast.ImportFrom) for node in nodes)
+        if imports or stored & wanted or {staleness.TABLE, "parameters"} & {*cell.metadata.get("tags", [])}:
+            kept.append(cell)
+            wanted |= {name for name, use in names if use is ast.Load}
+    return nbformat.v4.new_notebook(cells=kept[::-1], metadata=notebook.metadata)
+
+
 def saved(sweep: sweeps.Sweep, given: Mapping[str, Any], where: Path, out: Path) -> pd.DataFrame:
     """The sweep's table from a short run by the code in a folder."""
+    chapter = out.with_suffix(".chapter") / f"{sweep.chapter}.ipynb"
+    chapter.parent.mkdir()
+    nbformat.write(trimmed(nbformat.read(where / "book" / chapter.name, as_version=4)), chapter)
     words = [word for name, value in given.items() for word in ("-p", name, json.dumps(value).strip('"').strip("[]"))]
-    command = [sys.executable, "-W", "ignore", "-m", "bnicl", "run", sweep.chapter, "--profile", "smoke", *words]
+    command = [sys.executable, "-W", "ignore", "-m", "bnicl", "run", str(chapter), "--profile", "smoke", *words]
     # pgmpy's searches break ties in the order of a set of names, which hangs on the hash seed
     env = os.environ | {"PYTHONPATH": str(where), "PYTHONHASHSEED": "0"}
     subprocess.run([*command, "--out", str(out)], cwd=where, env=env, check=True, capture_output=True)
@@ -94,14 +119,18 @@ def verify(path: Path) -> list[str]:
     return tables.problems(path)
 
 
+def reported(path: Path) -> list[str]:
+    """`verify`, with a line on the screen."""
+    found = verify(path)
+    print(f"{path.stem}: {'stands' if not found else 'has to be made again'}", flush=True)
+    return found
+
+
 def main() -> None:
     if "+edited" in runs.environment()["commit"]:
         sys.exit("verify_tables: expected a clean checkout, got one with edits in bnicl")
-    problems = []
-    for path in map(Path, sys.argv[1:]):
-        found = verify(path)
-        print(f"{path.stem}: {'stands' if not found else 'has to be made again'}", flush=True)
-        problems += found
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        problems = [line for found in pool.map(reported, map(Path, sys.argv[1:])) for line in found]
     sys.exit("\n".join(problems) or 0)
 
 
