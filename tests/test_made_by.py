@@ -12,15 +12,16 @@ from tools.made_by import move_opening, table_line, tables_of
 
 
 def test_a_page_names_the_tables_that_it_reads_and_those_that_its_figures_were_made_by() -> None:
-    read = {"source": ["swept = bnicl.load_results(\n", '    "sachs"\n)'], "outputs": []}
+    read = {"source": ["swept = bnicl.load_results(\n", '    "paper/prediction"\n)'], "outputs": []}
     shown = {"source": "figures.show(figure, table)", "outputs": [{"metadata": {"bnicl": {"made_by": ["estimators"]}}}]}
     other = {"source": "print(1)", "outputs": [{"output_type": "stream"}]}
-    assert tables_of([read, shown, other]) == ["estimators", "sachs"]
+    assert tables_of([read, shown, other]) == ["estimators", "paper/prediction"]
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda path: path.stem)
 def test_every_committed_table_says_what_made_it(path: Path) -> None:
-    made, line = json.loads(path.read_text()), table_line(path.stem)
+    name = path.relative_to(RESULTS).with_suffix("").as_posix()
+    made, line = json.loads(path.read_text()), table_line(name)
     assert f"<code>{html.escape(made['made by'])}</code>" in line
     assert all(place["commit"] in line for place in made.get("environments", [made]))
 

@@ -17,7 +17,7 @@ from bnicl.batch import parameters, runs, staleness, sweeps, tables
 from tests.sweeping import Sweeping, expected, wait_until, write_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMITTED = sorted((ROOT / "sweeps").glob("*.yml"))
+COMMITTED = sorted((ROOT / "sweeps").rglob("*.yml"))
 
 
 @pytest.fixture
@@ -55,6 +55,33 @@ def finish(sweep: sweeps.Sweep, out: Path, *seeds: int, text: str = "") -> None:
 
 
 # --- files ----------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_named_by_its_path_below_the_folder_of_sweeps(folder: Path) -> None:
+    path = folder / "sweeps" / "paper" / "random.yml"
+    path.parent.mkdir(parents=True)
+    write(folder, HEAD).rename(path)
+    sweep = sweeps.load_sweep(path)
+    assert sweep.name == "paper/random"
+    finish(sweep, folder / "runs", 0)
+    assert tables.collect(sweep, folder / "runs", folder / "results").path == folder / "results/paper/random.csv"
+    assert json.loads((folder / "results/paper/random.json").read_text())["made by"] == (
+        "bnicl sweep sweeps/paper/random.yml"
+    )
+
+
+def test_at_another_scale_a_sweep_takes_what_the_profile_sets(folder: Path) -> None:
+    notebook = folder / "squares.ipynb"
+    notebook.write_text(notebook.read_text().replace("power: int = 2", "power: int = by_profile(10, 1, 1000)"))
+    path = write(folder, "chapter: squares.ipynb\ntable: squares\nsets: [{power: 20}, {power: 30}]\nseeds: [1]\n")
+    assert [run.parameters["power"] for run in sweeps.load_sweep(path).runs] == [20, 30]
+    assert sweeps.load_sweep(path, "book").name == "sweep"
+    whole = sweeps.load_sweep(path, "paper")
+    assert (whole.name, whole.profile) == ("sweep-paper", "paper")
+    assert [dict(run.given) for run in whole.runs] == [{"seed": 1}]
+    assert whole.runs[0].parameters["power"] == 1000
+    with pytest.raises(ValueError, match="profile: expected one of smoke, book, paper, got 'whole'"):
+        sweeps.load_sweep(path, "whole")
 
 
 def test_grid_sets_and_seeds_are_combined(folder: Path) -> None:

@@ -79,7 +79,7 @@ def tables_of(cells: Cells) -> list[str]:
     """The committed tables that a page reads or shows."""
     shown = {name for cell in cells for output in cell.get("outputs", [])
              for name in output.get("metadata", {}).get("bnicl", {}).get("made_by", ())}  # fmt: skip
-    read = {name for cell in cells for name in re.findall(r"load_results\(\s*\"([\w-]+)\"", "".join(cell["source"]))}
+    read = {name for cell in cells for name in re.findall(r"load_results\(\s*\"([\w/-]+)\"", "".join(cell["source"]))}
     return [name for name in sorted(shown | read) if (RESULTS / f"{name}.json").is_file()]
 
 

@@ -79,13 +79,17 @@ def results_path(name: str) -> Path:
     """The table results/NAME.csv, or that at a path that ends in .csv; a ValueError with the names if there is none."""
     path = Path(name) if name.endswith(".csv") else RESULTS / f"{name}.csv"
     if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in RESULTS.glob("*.csv")))
+        known = ", ".join(sorted(map(_table_name, RESULTS.rglob("*.csv"))))
         raise ValueError(f"results: expected one of {known} or a .csv file, got {name!r}")
     return path
 
 
 def _results(name: str) -> str:
-    return str(results_path(name).resolve()) if name.endswith(".csv") else results_path(name).stem
+    return str(results_path(name).resolve()) if name.endswith(".csv") else _table_name(results_path(name))
+
+
+def _table_name(path: Path) -> str:
+    return path.relative_to(RESULTS).with_suffix("").as_posix()
 
 
 def _rows_file(path: str) -> str:
