@@ -1,13 +1,16 @@
 """The published recipe: a GPT-2 without positions whose rows hide what follows the target, by torch's own layers."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 import bnicl
+from bnicl.batch import parameters, sweeps
 from bnicl.networks.graph import kahn_order, reordered
 from bnicl.training import loop
 from bnicl.training.config import STEP, TrainingConfig
@@ -198,3 +201,26 @@ def test_random_graphs_are_trained_towards_the_mle_of_each_graph() -> None:
     assert torch.equal(examples.right(stream.net, m)[:, 0], told)
     with pytest.raises(ValueError, match="joined: expected its default for 'chain5'"):
         TrainingConfig(graph="chain5", joined=True)
+
+
+# --- the paper's experiments ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", sorted((parameters.ROOT / "sweeps" / "paper").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_each_experiment_of_the_paper_runs_from_training_to_its_tables(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bnicl, "TrainingConfig", partial(TrainingConfig, d_model=16, d_mlp=16, n_heads=2))
+    monkeypatch.setenv("BNICL_RUN", str(tmp_path))
+    sweep = sweeps.load_sweep(path, "smoke")
+    cells = parameters.cells_of_notebook(parameters.chapter_path(sweep.chapter))
+    making = "\n".join(cell.source for cell in cells if "table" in cell.tags)
+    for run in sweep.runs:
+        names = {"bnicl": bnicl, "pd": pd, "torch": torch, **run.parameters, "fraction": 1e-5}
+        exec(making, names)
+        measured = names["measured"]
+        assert {"transformer", "naive", "MLE"} <= set(measured["predictor"])
+        assert measured["tv"].between(0, 1).all()
+    assert pd.read_csv(tmp_path / f"{sweep.table}.csv").notna().any().all()

@@ -1,6 +1,6 @@
 """Makes the built pages lighter.
 
-Figures get a palette of 128 colours, notebooks to download lose their outputs, and the theme's second copy of its
+Figures get a palette of 64 colours, notebooks to download lose their outputs, and the theme's second copy of its
 icons, a script of 1.5 MB, goes: the pages show those of its font.
 """
 
@@ -19,7 +19,7 @@ for path in SITE.glob("_images/*.png"):
         flat = Image.new("RGB", image.size, "white")  # figures are drawn on white
         flat.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
     part = path.with_suffix(".part")
-    flat.quantize(128, dither=Image.Dither.NONE).save(part, "PNG", optimize=True)
+    flat.quantize(64, dither=Image.Dither.NONE).save(part, "PNG", optimize=True)
     if part.stat().st_size < path.stat().st_size:
         part.replace(path)
     part.unlink(missing_ok=True)
