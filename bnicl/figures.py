@@ -328,6 +328,33 @@ def curves(
     return grid
 
 
+def four_panels(table: pd.DataFrame) -> Figure:
+    """The paper's figure of one graph: total variation of three predictors by node, and the averages over the nodes.
+
+    table: of one graph, as `evaluate` gives it; where a point has several rows, mean and standard deviation.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(8.6, 6.2), sharex=True, sharey=True, layout="constrained")
+    nodes = table[table["node"] != "average"]
+    names = list(nodes["node"].unique())
+    shades = dict(zip(names, sns.color_palette("viridis", len(names)).as_hex(), strict=True))
+    style: dict[str, Any] = {"x": "n_context", "y": "tv", "errorbar": "sd"}
+    for ax, name in zip(axes.flat, ("transformer", "MLE", "naive"), strict=False):
+        own = nodes[nodes["predictor"] == name]
+        sns.lineplot(own, **style, hue="node", palette=shades, ax=ax, legend=name == "MLE")
+        ax.set(title=name)
+    order = ["naive", "MLE", "posterior mean", "transformer"]
+    average = table[(table["node"] == "average") & table["predictor"].isin(order)]
+    named: dict[str, Any] = {"hue": "predictor", "style": "predictor", "hue_order": order, "style_order": order}
+    sns.lineplot(average, **style, **named, dashes=False, palette=PALETTE, markers=MARKERS, ax=axes[1, 1])
+    axes[1, 1].set(title="average over the nodes")
+    for ax in axes.flat:
+        plain_log_axis(ax)
+        ax.set(xlabel=MEASURES["n_context"], ylabel="total variation", ylim=(0, None))
+        if ax.get_legend() is not None:
+            ax.legend(title=None, ncols=2 if ax is axes[0, 1] and len(names) > 5 else 1, fontsize="small")
+    return figure
+
+
 def plain_log_axis(ax: Axes) -> None:
     """Ticks 1, 10, 100 instead of powers of ten."""
     ax.set_xscale("log")

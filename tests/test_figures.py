@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
@@ -47,6 +48,18 @@ def test_curves_have_a_panel_for_each_value_and_the_colour_of_their_predictor() 
     naive, mle = (grid.axes_dict["asia"].lines[i] for i in (1, 0))
     assert (mle.get_color(), naive.get_color()) == (figures.PALETTE["MLE"], figures.PALETTE["naive"])
     assert list(mle.get_ydata()) == [0.5, 0.25]
+
+
+def test_the_papers_figure_has_a_panel_for_each_predictor_and_one_for_the_averages() -> None:
+    of_nodes = pd.concat([CURVES.assign(node=node) for node in ("X0", "X1", "average")])
+    ours = of_nodes.assign(predictor="transformer", tv=0.125)
+    figure = figures.four_panels(pd.concat([of_nodes, ours]).query("network == 'asia'"))
+    assert [ax.get_title() for ax in figure.axes] == ["transformer", "MLE", "naive", "average over the nodes"]
+    drawn = [[[*np.asarray(line.get_ydata())] for line in ax.lines] for ax in figure.axes]
+    assert [0.5, 0.25] in drawn[1]
+    assert [0.5, 0.25] not in drawn[0] + drawn[2]
+    colours = {line.get_color() for line in figure.axes[3].lines if np.size(line.get_xdata())}
+    assert colours == {figures.PALETTE[name] for name in ("MLE", "naive", "transformer")}
 
 
 def test_a_table_has_one_header_row_the_same_digits_and_no_gaps() -> None:
