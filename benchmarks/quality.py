@@ -1,4 +1,4 @@
-"""How good a trained transformer is after a given time, beside the paper's recipe: part of `make bench`.
+"""How good a trained transformer is after a given time: part of `make bench`.
 
 Runs of one thread each, two at a time. Each leaves its checkpoint under runs/quality, so that a benchmark that
 was stopped goes on where it was. The table goes to results/quality.csv (one line per run and number of
@@ -7,10 +7,6 @@ context rows), the verdicts on its targets to results/quality-targets.csv and in
 
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,31 +27,15 @@ START, END = "<!-- quality: written by make bench -->", "<!-- /quality -->"
 GRAPHS = ("chain7", "general7", "tree7", "general5", "tree5", "chain5")
 N_CONTEXTS = (1, 2, 5, 10, 20, 50, 100, 200, 300, 400, 500, 1000)
 SHORT = (3.0, 5.0, 7.0, 10.0, 20.0, 30.0, 45.0)  # seconds, to find how soon the floor is near
-SCHEDULE = 100_000  # steps of the paper's recipe
 
 FULL = {"mask": "prefix", "batch": 32, "n_queries": 4}  # rows attend to one another; more is asked of each context
 
 JOBS: list[dict[str, Any]] = [
     *({"graph": graph, "seconds": 300.0} for graph in GRAPHS),
-    {"graph": "chain7", "seconds": 300.0, "recipe": "paper"},
     *({"graph": graph, "seconds": 300.0, **FULL} for graph in ("chain7", "general7", "general5")),
     *({"graph": "chain7", "seconds": seconds} for seconds in SHORT),
     *({"graph": graph, "seconds": 60.0} for graph in GRAPHS),
 ]
-
-
-def stopped_by_the_clock(config: bnicl.TrainingConfig, seconds: float, out: Path) -> tuple[int, float]:
-    """Trains in a process that is killed once a checkpoint says `seconds`: steps and seconds of that.
-
-    A budget in seconds would squeeze the schedule of step sizes into that time; so the run keeps its own.
-    """
-    program = "import sys, bnicl; bnicl.train(bnicl.TrainingConfig.model_validate_json(sys.argv[1]), sys.argv[2])"
-    command = [sys.executable, "-c", program, config.model_dump_json(), str(out)]
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        while process.poll() is None and how_far(out)[1] < seconds:
-            time.sleep(1)
-        process.kill()
-    return how_far(out)
 
 
 def how_far(out: Path) -> tuple[int, float]:
@@ -71,16 +51,9 @@ def work(job: dict[str, Any]) -> pd.DataFrame:
     """Trains and evaluates on held-out networks; one line a number of context rows."""
     torch.set_num_threads(1)
     out = ROOT / "runs" / "quality" / "-".join([*(str(value) for value in job.values()), code_version()])
-    if job.get("recipe") == "paper":
-        config = bnicl.TrainingConfig(**{key: value for key, value in job.items() if key != "seconds"})
-        steps, seconds = stopped_by_the_clock(config, job["seconds"], out)
-        # Counts give the same numbers faster, and fewer networks will do.
-        run = bnicl.TrainedTransformer(bnicl.load_trained(out).model, config.model_copy(update={"multiset": True}))
-        n_networks = 128
-    else:
-        config = bnicl.TrainingConfig(**job)
-        run, n_networks = bnicl.train(config, out, progress=False), 1024
-        steps, seconds = how_far(out)
+    config, n_networks = bnicl.TrainingConfig(**job), 1024
+    run = bnicl.train(config, out, progress=False)
+    steps, seconds = how_far(out)
     rivals: dict[str, bnicl.Predictor] = {"transformer": run, "floor": bnicl.PosteriorMean(run.net)}
     table = bnicl.evaluate(rivals, config.networks, N_CONTEXTS, n_networks, seed=1000)
     table = table[table["node"] == "average"].set_index(["n_context", "predictor"]).unstack()
@@ -111,10 +84,8 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     attentive = worst(full & long & table["n_context"].between(20, 500))
     hundred = (table["n_context"] == 100) & (table["graph"] == "chain7")
     near = table[hundred & ours & (table["tv"] <= 1.1 * table["tv_floor"])]["seconds"].min()
-    peer = table[hundred & (table["recipe"] == "paper")].iloc[0]
     own = table[hundred & ours & long].iloc[0]
-    step = peer["seconds"] / peer["steps"]
-    here, pace = "chain7, N = 100", "chain7, at its measured pace"
+    here = "chain7, N = 100"
     lines = [
         ("largest regret, N = 20 to 500, after 300 s", *main, "millibits", "at most 0.3", main[0] <= 0.3),
         ("largest regret, N = 5 and 10, after 300 s", *few, "millibits", "at most 1", few[0] <= 1),
@@ -122,12 +93,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
         ("the first where rows attend to one another", *attentive, "millibits", "", ""),
         ("total variation of the exact optimum", own["tv_floor"], here, "", "", ""),
         ("total variation after 300 s", own["tv"], here, "", "", ""),
-        ("total variation of the paper's recipe after 300 s", peer["tv"], here, "", "", ""),
-        (f"steps of its {SCHEDULE:,} that it has taken by then", peer["steps"], "chain7", "steps", "", ""),
         ("shortest time tried that comes within 10 % of the optimum's total variation", near, here, "s", "", ""),
-        ("time of the paper's recipe for its whole schedule", SCHEDULE * step, pace, "s", "", ""),
-        ("that schedule over that time", SCHEDULE * step / near, pace, "times", "at least 100",
-         SCHEDULE * step / near >= 100),
     ]  # fmt: skip
     return pd.DataFrame(lines, columns=["measure", "value", "where", "unit", "target", "met"])
 
