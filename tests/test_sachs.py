@@ -14,7 +14,7 @@ from tools import make_sachs
 DATA = Path(__file__).parent.parent / "book" / "data"
 
 
-@pytest.mark.parametrize("levels", ["quantiles", "hartemink"])
+@pytest.mark.parametrize("levels", ["quantiles", "hartemink", "conditions"])
 def test_the_committed_cells_are_rows_of_the_network(levels: str) -> None:
     table, net = pd.read_csv(DATA / f"sachs-{levels}.csv.gz"), bnicl.load_network("sachs")
     assert table["condition"].value_counts(sort=False).to_dict() == make_sachs.CONDITIONS
@@ -30,7 +30,7 @@ def test_the_committed_cells_are_what_the_script_makes() -> None:
         raw = make_sachs.measurements().to_numpy()
     except subprocess.CalledProcessError:
         pytest.skip("the package index cannot be reached")
-    for levels, bins in {"quantiles": make_sachs.quantiles(raw), "hartemink": make_sachs.hartemink(raw)}.items():
+    for levels, bins in make_sachs.discretised(raw).items():
         committed = pd.read_csv(DATA / f"sachs-{levels}.csv.gz").drop(columns="condition")
         assert (committed.to_numpy() == np.array(make_sachs.LEVELS)[bins]).all()
 
@@ -52,5 +52,5 @@ def test_the_cost_of_a_merging_is_the_information_it_loses() -> None:
 def test_the_cut_that_tells_about_another_column_is_kept() -> None:
     """y is whether x is beyond 1/2: of all cuts of x that one must survive, of which thirds know nothing."""
     x = np.linspace(0, 1, 600)
-    bins = make_sachs.hartemink(np.stack([x, x > 0.5], axis=1), n_bins=2, first=20)
+    bins = make_sachs.hartemink(make_sachs.quantiles(np.stack([x, x > 0.5], axis=1), 20), n_bins=2)
     assert (bins == (x > 0.5)[:, None]).all()

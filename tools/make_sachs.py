@@ -6,9 +6,10 @@ The measurements are those of K. Sachs, O. Perez, D. Pe'er, D. Lauffenburger and
 networks derived from multiparameter single-cell data", Science 308 (2005): 7,466 cells under nine conditions, pooled
 in the order of `CONDITIONS`. The pooled table is read from the wheel of cdt 0.6.0 on PyPI (MIT licence).
 
-Two ways to three levels, both with the same cut points for all conditions, so that a level means the same everywhere:
+Two ways to three levels with the same cut points for all conditions, so that a level means the same everywhere:
 `quantiles` cuts each protein into thirds; `hartemink` begins with 60 quantiles and merges neighbours, each time those
-that cost the least mutual information with the other proteins (A. Hartemink, thesis, MIT, 2001).
+that cost the least mutual information with the other proteins (A. Hartemink, thesis, MIT, 2001). The third,
+`conditions`, cuts each condition for itself: it begins with 20 bins of equal width and merges them likewise.
 """
 
 import hashlib
@@ -60,13 +61,24 @@ def quantiles(values: np.ndarray, n_bins: int = 3) -> np.ndarray:
     return np.stack([np.unique(column, return_inverse=True)[1] for column in columns], axis=1)
 
 
-def hartemink(values: np.ndarray, n_bins: int = 3, first: int = 60) -> np.ndarray:
-    """Bins [n, columns] that keep mutual information: from `first` quantiles, neighbours are merged down to `n_bins`.
+def equal_widths(values: np.ndarray, n_bins: int = 20) -> np.ndarray:
+    """Bins [n, columns] of equal width over each column's range; those without a value do not count.
+
+    >>> equal_widths(np.array([[0.0], [1.0], [7.0], [8.0]]), 4)[:, 0].tolist()
+    [0, 0, 1, 1]
+    """
+    low, high = values.min(axis=0), values.max(axis=0)
+    bins = np.minimum((values - low) / (high - low) * n_bins, n_bins - 1).astype(int)
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in bins.T], axis=1)
+
+
+def hartemink(bins: np.ndarray, n_bins: int = 3) -> np.ndarray:
+    """Bins [n, columns] that keep mutual information: neighbours of those given are merged down to `n_bins`.
 
     In each round every column with the most bins left merges the two neighbouring bins for which the sum of mutual
     informations with all other columns falls the least.
     """
-    bins = quantiles(values, first)
+    bins = bins.copy()
     while (most := bins.max() + 1) > n_bins:
         for column in range(bins.shape[1]):
             if bins[:, column].max() + 1 == most:
@@ -100,11 +112,21 @@ def _nlogn(counts: np.ndarray) -> np.ndarray:
     return counts * np.log(np.maximum(counts, 1))
 
 
+def discretised(values: np.ndarray) -> dict[str, np.ndarray]:
+    """The levels of the pooled cells [n, columns], in three ways."""
+    borders = np.cumsum(list(CONDITIONS.values()))[:-1]
+    return {
+        "quantiles": quantiles(values),
+        "hartemink": hartemink(quantiles(values, 60)),
+        "conditions": np.concatenate([hartemink(equal_widths(own)) for own in np.split(values, borders)]),
+    }
+
+
 def main() -> None:
     raw = measurements()
     assert len(raw) == sum(CONDITIONS.values())
     conditions = np.repeat(list(CONDITIONS), list(CONDITIONS.values()))
-    for name, bins in {"quantiles": quantiles(raw.to_numpy()), "hartemink": hartemink(raw.to_numpy())}.items():
+    for name, bins in discretised(raw.to_numpy()).items():
         table = pd.DataFrame(np.array(LEVELS)[bins], columns=raw.columns)
         table.insert(0, "condition", conditions)
         path = Path(__file__).parent.parent / "book" / "data" / f"sachs-{name}.csv.gz"
