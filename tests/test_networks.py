@@ -1,4 +1,5 @@
 import gzip
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +182,10 @@ def test_a_table_with_seven_digits_is_accepted_and_sums_to_one() -> None:
     assert net.tables[0].sum().item() == pytest.approx(1, abs=1e-15)
     with pytest.raises(ValueError, match="sum to 1"):
         replace(net, cpts=(torch.tensor([0.33333, 0.33333, 0.33333]).double(),))
+
+
+def test_the_papers_graphs_need_no_pgmpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert bnicl.load_network("chain5").n_nodes == 5
+    with pytest.raises(ValueError, match="pgmpy: expected to be installed for the networks that it ships"):
+        bnicl.load_network("asia")

@@ -1,5 +1,6 @@
 """The published recipe: a GPT-2 without positions whose rows hide what follows the target, by torch's own layers."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import bnicl
 from bnicl.batch import parameters, sweeps
+from bnicl.estimators.averages import EdgeProb
 from bnicl.networks.graph import kahn_order, reordered
 from bnicl.training import loop
 from bnicl.training.config import STEP, TrainingConfig
@@ -185,9 +187,75 @@ def test_random_graphs_of_the_paper() -> None:
     assert bool((graphs | ~free).all())  # what was there stays
     untouched = (free.any(1) | free.any(2)).all(1)
     assert torch.equal(graphs[untouched], free[untouched])
-    assert joined.average(bnicl.Dirichlet(0.5)) is None
+    assert bnicl.RandomGraphs((2,) * 6, 0.2, joined=True).average(bnicl.Dirichlet(0.5)) is None
+    assert not bnicl.RandomGraphs((2,), 0.2, joined=True).sample(10, torch.Generator()).any()
     shared = bnicl.RandomGraphs((2,) * 5, 0.5, shared=True).sample(50, torch.Generator())
     assert len(shared.unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize("edge_prob", [0.1, (0.1, 0.8)])
+def test_the_probabilities_of_joined_graphs_are_how_often_they_are_drawn(edge_prob: EdgeProb) -> None:
+    graphs = bnicl.RandomGraphs((2,) * 4, edge_prob, joined=True)
+    probabilities = graphs.probabilities()
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-12)
+    n = 200_000
+    drawn = Counter(map(tuple, graphs.sample(n, torch.Generator().manual_seed(0)).flatten(1).int().tolist()))
+    for edges, p in probabilities.items():
+        matrix = torch.zeros(4, 4, dtype=torch.int)
+        matrix[tuple(zip(*edges, strict=True))] = 1
+        assert abs(drawn[tuple(matrix.flatten().tolist())] / n - p) < 5 * (p / n) ** 0.5
+    assert len(drawn) <= len(probabilities)
+
+
+def test_contexts_of_even_lengths() -> None:
+    stream = Stream(published(**PLAIN, min_context=5, max_context=14, even_contexts=True, repeats=1))
+    lengths = Counter(stream.step(step, 0.0).context.shape[1] for step in range(2000))
+    assert sorted(lengths) == list(range(5, 15))
+    assert all(abs(n - 200) < 5 * 200**0.5 for n in lengths.values())
+
+
+def test_two_nodes_that_are_joined_always_have_their_edge() -> None:
+    assert bnicl.RandomGraphs((2, 2), 0.3, joined=True).probabilities() == {frozenset({(0, 1)}): pytest.approx(1)}
+    alone = bnicl.RandomGraphs((2, 2), (0.0, 0.6)).probabilities()
+    assert alone == {frozenset(): pytest.approx(0.7), frozenset({(0, 1)}): pytest.approx(0.3)}
+
+
+def test_the_average_over_graphs_is_the_model_average_where_none_is_joined() -> None:
+    free = bnicl.RandomGraphs((2, 3, 2, 2), (0.1, 0.8))
+    context = bnicl.StructurePrior(free, bnicl.Dirichlet(0.7)).sample(20, 31, seed=0).rows
+    context, query = context[:, :30], context[:, 30]
+    over_graphs, over_sets = free._average_over_graphs(bnicl.Dirichlet(0.7)), free.average(bnicl.Dirichlet(0.7))
+    assert over_sets is not None
+    assert torch.allclose(over_graphs.joint(context), over_sets.joint(context), atol=1e-12)
+    for m in range(4):
+        ours, other = (average.predict_proba(context, query, m) for average in (over_graphs, over_sets))
+        assert torch.allclose(ours, other, atol=1e-12)
+
+
+def test_the_optimum_of_joined_graphs_beats_those_that_do_not_know_it() -> None:
+    prior = bnicl.StructurePrior(bnicl.RandomGraphs((2,) * 5, 0.1, joined=True), bnicl.Bands())
+    rivals: dict[str, Any] = {
+        "optimum": prior.optimum(),
+        "free": bnicl.ModelAverage((2,) * 5, edge_prob=0.1, prior=bnicl.Bands()),
+    }
+    table = bnicl.evaluate(rivals, prior, [20], 4000, seed=1, against="optimum")
+    average = table[table["node"] == "average"].set_index("predictor")
+    assert average.loc["optimum", "regret_bits"] == pytest.approx(0, abs=1e-9)
+    assert average.loc["free", "regret_bits"] > 1e-4
+
+
+@pytest.mark.parametrize("probabilities", [[0.5], [0.5, 0.6], [1.0, 0.0], [-0.5, 1.5]])
+def test_probabilities_of_graphs_are_checked(probabilities: list[float]) -> None:
+    graphs = [bnicl.load_network(name, tables=False) for name in ("chain5", "tree5")]
+    with pytest.raises(ValueError, match="probabilities: expected 2 positive numbers with the sum 1"):
+        bnicl.GraphAverage(graphs, probabilities=probabilities)
+
+
+def test_a_graph_that_is_twice_as_likely_counts_twice() -> None:
+    chain, tree = (bnicl.load_network(name, tables=False) for name in ("chain5", "tree5"))
+    context = torch.randint(2, (6, 20, 5), generator=torch.Generator().manual_seed(3))
+    twice = bnicl.GraphAverage([chain, chain, tree]).joint(context)
+    assert torch.allclose(bnicl.GraphAverage([chain, tree], probabilities=[2 / 3, 1 / 3]).joint(context), twice)
 
 
 def test_random_graphs_are_trained_towards_the_mle_of_each_graph() -> None:
@@ -221,6 +289,6 @@ def test_each_experiment_of_the_paper_runs_from_training_to_its_tables(
         names = {"bnicl": bnicl, "pd": pd, "torch": torch, **run.parameters, "fraction": 1e-5}
         exec(making, names)
         measured = names["measured"]
-        assert {"transformer", "naive", "MLE"} <= set(measured["predictor"])
+        assert {"transformer", "naive", "MLE", "optimum"} <= set(measured["predictor"])
         assert measured["tv"].between(0, 1).all()
     assert pd.read_csv(tmp_path / f"{sweep.table}.csv").notna().any().all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from bnicl.estimators.averages import Average, EdgeProb, GraphAverage, ModelAverage, check_edge_prob
+from bnicl.estimators.averages import Average, EdgeProb, GraphAverage, ModelAverage, check_edge_prob, edge_probs
 from bnicl.estimators.counting import (
     ContextPredictor,
     Probabilities,
@@ -53,7 +55,8 @@ class RandomGraphs:
 
     edge_prob: p, or the ends of a range from which each graph draws its own. (A node
     may stay alone: only so is the exact optimum a sum over the parent sets of one node at a time.)
-    joined: a node that is alone gets an edge with another, as in the paper; no optimum is known then.
+    joined: a node that is alone gets an edge with another, as in the paper. The optimum is then a sum over all graphs,
+    of up to five nodes; none is known for more.
     shared: all graphs of a batch are one, as in the paper; what is best for each context stays the same.
 
     >>> RandomGraphs((2, 2, 2), edge_prob=1.0).sample(1, torch.Generator())[0].int()
@@ -81,7 +84,7 @@ class RandomGraphs:
 
         p = low + (high - low) * uniform(1, 1)
         graphs = (uniform(m, m) < p).triu(1)
-        if self.joined:
+        if self.joined and m > 1:
             for node in range(m):
                 other = uniform(m).index_fill(1, torch.tensor(node, device=p.device), -1.0).argmax(1)
                 alone = ~(graphs[:, node].any(1) | graphs[:, :, node].any(1))
@@ -91,12 +94,40 @@ class RandomGraphs:
     def average(self, prior: Prior, shuffled: bool = False) -> Average | None:
         """The exact optimum for rows from `prior`, the order being known, or unknown where it is `shuffled`."""
         if self.joined:
-            return None
+            return None if shuffled or len(self.cardinalities) > 5 else self._average_over_graphs(prior)
         if shuffled:
             return OrderAverage(self.cardinalities, edge_prob=self.edge_prob, prior=prior)
         average = ModelAverage(self.cardinalities, edge_prob=self.edge_prob, prior=prior)
         average.check_size(len(self.cardinalities) - 1)
         return average
+
+    def _average_over_graphs(self, prior: Prior) -> GraphAverage:
+        probabilities, m = self.probabilities(), len(self.cardinalities)
+        names = tuple(f"X{i}" for i in range(m))
+        parents = [tuple(tuple(i for i, j in sorted(edges) if j == n) for n in range(m)) for edges in probabilities]
+        graphs = [BayesianNetwork(names, own, self.cardinalities) for own in parents]
+        return GraphAverage(graphs, prior=prior, probabilities=list(probabilities.values()))
+
+    def probabilities(self) -> dict[frozenset[tuple[int, int]], float]:
+        """P(G) of every graph that can be drawn, by its edges."""
+        m = len(self.cardinalities)
+        points, weights = edge_probs(self.edge_prob, m)
+        pairs, total = list(itertools.combinations(range(m), 2)), defaultdict[frozenset[tuple[int, int]], float](float)
+
+        def join(edges: frozenset[tuple[int, int]], node: int, p: float) -> None:
+            if node == m:
+                total[edges] += p
+            elif self.joined and m > 1 and all(node not in edge for edge in edges):
+                for other in {*range(m)} - {node}:
+                    join(edges | {(min(node, other), max(node, other))}, node + 1, p / (m - 1))
+            else:
+                join(edges, node + 1, p)
+
+        for size in range(len(pairs) + 1):
+            p = float((weights * points**size * (1 - points) ** (len(pairs) - size)).sum())
+            for edges in itertools.combinations(pairs, size) if p > 0 else ():
+                join(frozenset(edges), 0, p)
+        return dict(total)
 
 
 @dataclass(frozen=True)

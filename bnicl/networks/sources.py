@@ -58,7 +58,7 @@ def check_source(source: str) -> str:
     if is_network_file(source):
         if not Path(source).is_file():
             raise ValueError(f"network: expected a file of a network, got {source!r}, which does not exist")
-    elif source not in (names := network_names()):
+    elif source not in GRAPHS and source not in (names := network_names()):
         hint = did_you_mean(source.lower(), names)
         raise ValueError(
             f"network: expected a name of bnicl.network_names() or a path to a .bif file, got {source!r}{hint}"

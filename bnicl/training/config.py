@@ -12,8 +12,6 @@
          follows it; each batch used four times; tables from U(0.1, 0.9), from a pool of 20,000; the total variation to
          the in-context MLE; 200 rows; one number a node. A GPT-2 without positions: four layers of width 256, eight
          heads, dropout. Without dropout and with `multiset` the same function is learnt many times faster.
-"paper"  one target a batch, asked once a context; a pool of 20,000 tables; the l1 distance to the in-context
-         MLE; 200 rows; numbers instead of one-hot blocks. Four layers of width 256, eight heads, dropout.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ from bnicl.transformer.encoding import Encoding
 from bnicl.transformer.model import Mask, Transformer, TransformerConfig
 
 Objective = Literal["true", "optimum", "drawn", "mle", "tv", "mse"]
-Recipe = Literal["fast", "optimum", "structure", "paper", "published"]
+Recipe = Literal["fast", "optimum", "structure", "published"]
 PriorName = Literal["dirichlet", "one-band", "two-bands"]
 Start = Literal["random", "construction"]
 RECIPES: dict[str, dict[str, Any]] = {
@@ -50,13 +48,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 10_000, "mask": "prefix", "per_target": True, "n_layers": 3, "d_model": 64, "n_heads": 8,
         "d_mlp": 128, "batch": 32, "n_queries": 8, "objective": "optimum", "scaled_init": True, "optimizer": "soap",
         "lr": 8e-3, "warmup": 100, "clip": 0.05,
-    },
-    "paper": {
-        "steps": 100_000, "n_tables": 20_000, "min_context": 200, "max_context": 200, "short_contexts": 1.0,
-        "batch": 64, "one_target": True, "objective": "mle", "encoding": "raw", "mask": "none", "log_n": False,
-        "multiset": False, "d_model": 256, "n_layers": 4, "n_heads": 8, "d_mlp": 1024, "activation": "gelu",
-        "layer_norm": True, "dropout": 0.1, "lr": 3e-4, "final_lr": 1e-6, "warmup": 2000, "beta_2": 0.999,
-        "weight_decay": 1e-2, "records": 10,
     },
     "published": {
         "steps": 100_000, "prior": "one-band", "n_tables": 20_000, "min_context": 200, "max_context": 200,
@@ -110,6 +101,7 @@ class TrainingConfig(BaseModel):
     min_context: PositiveInt = 1
     max_context: PositiveInt = 512
     short_contexts: Annotated[float, Field(gt=0, le=10)] = 0.4  # 1: log-uniform; less: fewer short contexts
+    even_contexts: bool = False  # N itself is uniform, not its logarithm
     batch: PositiveInt = 128  # contexts in a step
     n_queries: PositiveInt = 1  # rows of each context's network that are asked about
     one_target: bool = False  # one drawn target a step instead of all

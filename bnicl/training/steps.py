@@ -67,6 +67,8 @@ class Stream:
         low, high = math.log(config.min_context), math.log(config.max_context)
         u = float(torch.rand((), dtype=torch.float64, generator=shared))
         n = round(math.exp(low + (high - low) * u**config.short_contexts))
+        if config.even_contexts:
+            n = config.min_context + int(u * (config.max_context - config.min_context + 1))
         askable = min(m, 1 + int(2 * progress * m)) if config.curriculum else m
         targets = [int(torch.randint(askable, (), generator=shared))] if config.one_target else list(range(askable))
         generator = self._generator(STEP, step, 1 + 2 * self.process)
