@@ -80,8 +80,12 @@ def test_at_another_scale_a_sweep_takes_what_the_profile_sets(folder: Path) -> N
     assert (whole.name, whole.profile) == ("sweep-paper", "paper")
     assert [dict(run.given) for run in whole.runs] == [{"seed": 1}]
     assert whole.runs[0].parameters["power"] == 1000
-    with pytest.raises(ValueError, match="profile: expected one of smoke, book, paper, got 'whole'"):
-        sweeps.load_sweep(path, "whole")
+    for wrong in ("whole", ""):
+        with pytest.raises(ValueError, match=f"profile: expected one of smoke, book, paper, got '{wrong}'"):
+            sweeps.load_sweep(path, wrong)
+    write(folder, "chapter: squares.ipynb\ntable: squares\nsets:\n- {power: 20}\n- {power: 30}\n- {power: many}\n")
+    with pytest.raises(ValueError, match=r"line 6, field sets\.2\.power"):  # what the profile sets is checked, too
+        sweeps.load_sweep(path, "paper")
 
 
 def test_grid_sets_and_seeds_are_combined(folder: Path) -> None:

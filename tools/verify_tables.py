@@ -122,7 +122,7 @@ def verify(path: Path) -> list[str]:
 def reported(path: Path) -> list[str]:
     """`verify`, with a line on the screen."""
     found = verify(path)
-    print(f"{path.stem}: {'stands' if not found else 'has to be made again'}", flush=True)
+    print(f"{path}: {'stands' if not found else 'has to be made again'}", flush=True)
     return found
 
 

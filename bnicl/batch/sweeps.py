@@ -121,9 +121,9 @@ def load_sweep(path: Path | str, profile: str | None = None) -> Sweep:
         raise wrong(problem["loc"], problem["msg"].removeprefix("Value error, ") + got) from error
     if len(sweep) > MAX_RUNS:
         raise wrong(("grid",), f"expected at most {MAX_RUNS:,} runs, got {len(sweep):,}")
-    if profile and parameters.check_profile(profile) != sweep.profile:
-        sweep = _at_scale(sweep, profile)
-    return _checked(sweep, wrong)
+    sweep = _checked(sweep, wrong)
+    other = profile is not None and parameters.check_profile(profile) != sweep.profile
+    return _at_scale(sweep, profile) if other else sweep
 
 
 def _name_of(path: Path) -> str:
@@ -133,7 +133,7 @@ def _name_of(path: Path) -> str:
     return "/".join((*below, path.stem))
 
 
-def _at_scale(sweep: Sweep, profile: str) -> Sweep:
+def _at_scale(sweep: Sweep, profile: str | None) -> Sweep:
     declared = parameters.parameters_of(sweep.chapter).values()
     scaled = {line.name for line in declared if "by_profile" in line.default}
     sets = [{name: value for name, value in one.items() if name not in scaled} for one in sweep.sets]
