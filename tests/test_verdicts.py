@@ -59,7 +59,7 @@ def test_the_line_between_two_estimators() -> None:
 
 TRAINED = ["transformer", "true conditional", "drawn value", "distance to the MLE"]
 ABOUT = ["graph", "lowest", "highest", "alpha", "levels", "seed", "start", "node", "n_context"]
-ABOUT += ["steps", "n_layers", "n_heads"]
+ABOUT += ["run", "steps", "n_layers", "n_heads"]
 
 
 def as_naive(name: str) -> pd.DataFrame:
@@ -95,8 +95,10 @@ def stated_on_the_page(
 def test_naive_counting_in_the_transformers_place_fails_every_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in (ROOT / "results").glob("*.csv"):
-        as_naive(path.stem).to_csv(tmp_path / path.name, index=False)
+    for path in (ROOT / "results").rglob("*.csv"):
+        made = tmp_path / path.relative_to(ROOT / "results")
+        made.parent.mkdir(exist_ok=True)
+        as_naive(made.relative_to(tmp_path).with_suffix("").as_posix()).to_csv(made, index=False)
     found = stated_on_the_page(tmp_path, monkeypatch, n_cells=3)
     assert len(found) >= 11
     assert [(said, str(verdict)) for said, verdict in found if any(verdict.holds.values())] == []
