@@ -4,12 +4,24 @@ import os
 from collections.abc import Iterator
 
 import jaxtyping
+import nbval.plugin
 import pytest
 from beartype import BeartypeConf, beartype
+from nbval.kernel import RunningKernel
 
 os.environ.setdefault("BNICL_PROFILE", "smoke")
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
 jaxtyping.install_import_hook("bnicl", "conftest.checked")
+
+
+def kernel_that_answers(*args: object, **options: object) -> RunningKernel:
+    """A kernel for a notebook's test, started again where it never answers, as those of runs are."""
+    from bnicl.batch.kernels import once_it_starts
+
+    return once_it_starts(RunningKernel, *args, **options)
+
+
+nbval.plugin.RunningKernel = kernel_that_answers
 
 
 @pytest.fixture

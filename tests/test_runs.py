@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import nbval.plugin
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -401,17 +402,22 @@ ANSWERS_NOT = ["Kernel died before replying to kernel_info", "Kernel didn't resp
 def test_a_kernel_that_never_answers_is_started_again(dies: int, runs_in_the_end: bool, problem: str) -> None:
     begun = []
 
-    def start(path: str) -> None:
+    def start(path: str) -> str:
         begun.append(path)
         if len(begun) <= dies:
             raise RuntimeError(problem)
+        return "done"
 
     if runs_in_the_end:
-        kernels.once_it_starts(start, "a.ipynb")
+        assert kernels.once_it_starts(start, "a.ipynb") == "done"
     else:
         with pytest.raises(RuntimeError, match=problem):
             kernels.once_it_starts(start, "a.ipynb")
     assert len(begun) == 3
+
+
+def test_the_notebooks_under_test_have_kernels_that_are_started_again() -> None:
+    assert nbval.plugin.RunningKernel.__name__ == "kernel_that_answers"
 
 
 def test_a_kernel_that_dies_in_a_cell_is_not_started_again() -> None:

@@ -11,6 +11,8 @@ import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
+from bnicl.batch.kernels import NEVER_ANSWERED
+
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTE = yaml.safe_load((ROOT / "_config.yml").read_text())["execute"]  # what jupyter-book itself goes by
 
@@ -25,10 +27,13 @@ def fill(chapters: list[Path], folder: Path) -> list[str]:
     cache = get_cache(str(folder))
     for path in longest_first(chapters):
         cache.add_nb_to_project(str(path))
-    load_executor("local-parallel", cache).run_and_cache(
-        timeout=EXECUTE["timeout"], filter_uris=[str(path) for path in chapters]
-    )
-    records = [cache.get_project_record(str(path)) for path in chapters]
+    for _ in range(3):  # kernels that start at the same time may be given the same port
+        load_executor("local-parallel", cache).run_and_cache(
+            timeout=EXECUTE["timeout"], filter_uris=[str(path) for path in chapters]
+        )
+        records = [cache.get_project_record(str(path)) for path in chapters]
+        if not any(words in (r.traceback or "") for r in records for words in NEVER_ANSWERED):
+            break
     return [f"{Path(r.uri).name}: {r.traceback[-2000:]}" for r in records if r.traceback]
 
 

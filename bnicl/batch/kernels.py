@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bnicl.batch.parameters import ROOT
 
@@ -25,8 +25,14 @@ KEEP_MEMORY = {
 }
 
 
-# What jupyter_client says, each as a bare RuntimeError.
-NEVER_ANSWERED = ("Kernel died before replying", "Kernel didn't respond")
+# What jupyter_client and nbval say, each as a bare RuntimeError.
+NEVER_ANSWERED = (
+    "Kernel died before replying",
+    "Kernel didn't respond",
+    "Kernel info reqest timed out",
+    "establish IOPub",
+)
+T = TypeVar("T")
 
 
 def own_kernel() -> type[AsyncKernelManager]:
@@ -51,18 +57,18 @@ def this_bnicl_first() -> str:
     return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
-def once_it_starts(execute_notebook: Callable[..., object], *args: str, **options: object) -> None:
-    """Executes a notebook; tries again where its kernel never answered, so that no cell has run.
+def once_it_starts(start: Callable[..., T], *args: object, **options: object) -> T:
+    """What `start` returns, which starts a kernel; tries again where that never answered, so that no cell has run.
 
     Kernels that start at the same time may be given the same port: one of them then ends at once, or is not heard.
     """
-    for left in (2, 1, 0):
+    for _ in range(2):
         try:
-            execute_notebook(*args, **options)
-            return
+            return start(*args, **options)
         except RuntimeError as problem:
-            if not any(words in str(problem) for words in NEVER_ANSWERED) or not left:
+            if not any(words in str(problem) for words in NEVER_ANSWERED):
                 raise
+    return start(*args, **options)
 
 
 def remaining(time_limit: float | None) -> Callable[[object], float | None] | None:
