@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bnicl.batch import staleness
-from tools.verify_tables import agree, short
+from tools.verify_tables import agree, short, trimmed
 
 PARAMETERS = new_code_cell("n: int = 3  # a number", metadata={"tags": ["parameters"]})
 MAKES = new_code_cell("import bnicl\ntable = n * 2\nbnicl.save_table(table, 'sums')", metadata={"tags": ["table"]})
@@ -75,3 +75,18 @@ def test_a_table_stands_only_with_every_number_that_it_has() -> None:
     assert not agree(more, table)
     assert not agree(table, more.iloc[::-1])
     assert not agree(table, table.rename(columns={"tv": "regret"}))
+
+
+def test_a_trimmed_chapter_makes_its_tables_with_the_cells_they_need() -> None:
+    cells = [
+        new_markdown_cell("# A chapter"),
+        new_code_cell("import math"),
+        new_code_cell("n: int = 2", metadata={"tags": ["parameters"]}),
+        new_code_cell("half = n / 2"),
+        new_code_cell("def shown():\n    return half"),
+        new_code_cell("print(shown())"),
+        new_code_cell("made = math.sqrt(half)", metadata={"tags": ["table"]}),
+        new_code_cell("print(made)"),
+    ]
+    kept = trimmed(new_notebook(cells=cells)).cells
+    assert [cell.source for cell in kept] == ["import math", "n: int = 2", "half = n / 2", "made = math.sqrt(half)"]

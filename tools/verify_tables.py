@@ -4,10 +4,10 @@
 
 The first and the last run of a sweep are executed with the steps, networks and rows of the profile "smoke", in a
 worktree of the commit that made the table and in this one, which must be clean; of the chapter, the cells that make
-tables, and those that they need. Where this one saves every
-number of the other, to the last digit and clocks apart, the provenance beside the committed table says so under
-`stands`, and `tables.problems` goes by that. (It may save more: where there was no number, or for a rival that was not
-known.) Where they differ the table has to be made again, by its sweep.
+tables, and those that they need. Where this one saves every number of the other, to the last digit and clocks apart,
+the provenance beside the committed table says so under `stands`, and `tables.problems` goes by that. (It may save
+more: where there was no number, or for a rival that was not known.) Where they differ the table has to be made again,
+by its sweep.
 """
 
 import ast

@@ -122,8 +122,9 @@ def load_sweep(path: Path | str, profile: str | None = None) -> Sweep:
     if len(sweep) > MAX_RUNS:
         raise wrong(("grid",), f"expected at most {MAX_RUNS:,} runs, got {len(sweep):,}")
     sweep = _checked(sweep, wrong)
-    other = profile is not None and parameters.check_profile(profile) != sweep.profile
-    return _at_scale(sweep, profile) if other else sweep
+    if profile is None or parameters.check_profile(profile) == sweep.profile:
+        return sweep
+    return _at_scale(sweep, profile)
 
 
 def _name_of(path: Path) -> str:
@@ -133,7 +134,8 @@ def _name_of(path: Path) -> str:
     return "/".join((*below, path.stem))
 
 
-def _at_scale(sweep: Sweep, profile: str | None) -> Sweep:
+def _at_scale(sweep: Sweep, profile: str) -> Sweep:
+    """The sweep without what a profile sets, under that profile and a name that says so."""
     declared = parameters.parameters_of(sweep.chapter).values()
     scaled = {line.name for line in declared if "by_profile" in line.default}
     sets = [{name: value for name, value in one.items() if name not in scaled} for one in sweep.sets]
