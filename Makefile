@@ -33,7 +33,7 @@ html:
 	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
 	@BNICL_PROFILE=$(PROFILE) $(PY) -m tools.fill_cache
 	@BNICL_PROFILE=$(PROFILE) .venv/bin/jupyter-book build . --all -W -n --keep-going
-	@$(PY) tools/lighten.py
+	@$(PY) -m tools.lighten
 	@test -f _build/html/index.html && echo "book: open _build/html/index.html"
 
 lint:
@@ -61,7 +61,7 @@ web:
 
 # Executes the chapters in place: their committed outputs are those of the profile "book".
 outputs:
-	@BNICL_PROFILE=book $(PY) tools/execute_chapters.py $(CHAPTERS)
+	@BNICL_PROFILE=book $(PY) -m tools.execute_chapters $(CHAPTERS)
 
 bench:
 	@$(PY) -m benchmarks

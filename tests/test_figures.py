@@ -1,5 +1,6 @@
 """What a notebook shows: figures that carry their numbers, tables to be read, one palette."""
 
+import io
 import re
 from collections.abc import Iterator
 
@@ -9,9 +10,11 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from bnicl import figures
 from bnicl.batch.parameters import BOOK
+from tools.palette import with_palette
 
 CURVES = pd.DataFrame(
     {
@@ -90,3 +93,15 @@ def test_a_figure_in_a_notebook_carries_its_numbers_and_its_sources() -> None:
     assert figure.data["text/csv"] == "x,y\n1,3\n2,4\n"
     assert part.data["text/csv"] == "x,y\n1,3\n2,4\n2,4\n"  # no number of the row in the whole table
     assert '<td class="text-right">4</td>' in table.data["text/html"]
+
+
+def test_a_palette_keeps_size_and_colours_and_a_light_image_stays() -> None:
+    shades = np.random.default_rng(0).integers(0, 256, (60, 80, 1)).repeat(3, 2)
+    drawn = io.BytesIO()
+    Image.fromarray(shades.astype(np.uint8)).save(drawn, "PNG")
+    light = with_palette(drawn.getvalue())
+    assert len(light) < len(drawn.getvalue()) / 2
+    with Image.open(io.BytesIO(light)) as image:
+        assert image.size == (80, 60)
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shades).max() <= 8
+    assert with_palette(light) == light

@@ -1,4 +1,4 @@
-"""Executes chapters in place, without the time stamps that would change at every run.
+"""Executes chapters in place, without the time stamps that would change at every run, and with light figures.
 
 The figure of the README is one of theirs, copied out.
 """
@@ -12,6 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from bnicl.batch.kernels import own_kernel
+from tools.palette import with_palette
 
 README_FIGURE = "fig-total-variation"
 README_IMAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "readme.png"
@@ -23,6 +24,13 @@ def figure(notebook: nbformat.NotebookNode, name: str) -> bytes | None:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
             return next(base64.b64decode(o.data["image/png"]) for o in cell.outputs if "image/png" in o.get("data", {}))
     return None
+
+
+def lighten(notebook: nbformat.NotebookNode) -> None:
+    """Gives every figure among the outputs a palette."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        for kind in [kind for kind in output.get("data", {}) if kind.endswith("image/png")]:
+            output.data[kind] = base64.b64encode(with_palette(base64.b64decode(output.data[kind]))).decode()
 
 
 def execute(path: Path) -> None:
@@ -39,6 +47,7 @@ def execute(path: Path) -> None:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
+    lighten(notebook)
     partial = path.with_suffix(".partial")
     nbformat.write(notebook, partial)
     partial.rename(path)

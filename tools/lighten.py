@@ -8,21 +8,12 @@ import json
 import re
 from pathlib import Path
 
-from PIL import Image
+from tools.palette import with_palette
 
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
 
 for path in SITE.glob("_images/*.png"):
-    with Image.open(path) as image:
-        if image.mode == "P":
-            continue
-        flat = Image.new("RGB", image.size, "white")  # figures are drawn on white
-        flat.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
-    part = path.with_suffix(".part")
-    flat.quantize(64, dither=Image.Dither.NONE).save(part, "PNG", optimize=True)
-    if part.stat().st_size < path.stat().st_size:
-        part.replace(path)
-    part.unlink(missing_ok=True)
+    path.write_bytes(with_palette(path.read_bytes()))
 
 for path in SITE.glob("_sources/book/*.ipynb"):
     notebook = json.loads(path.read_text())
