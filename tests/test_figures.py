@@ -97,11 +97,12 @@ def test_a_figure_in_a_notebook_carries_its_numbers_and_its_sources() -> None:
 
 def test_a_palette_keeps_size_and_colours_and_a_light_image_stays() -> None:
     shades = np.random.default_rng(0).integers(0, 256, (60, 80, 1)).repeat(3, 2)
+    shades[0, :3] = 0xD5, 0x5E, 0x00  # a marker
     drawn = io.BytesIO()
     Image.fromarray(shades.astype(np.uint8)).save(drawn, "PNG")
     light = with_palette(drawn.getvalue())
     assert len(light) < len(drawn.getvalue()) / 2
     with Image.open(io.BytesIO(light)) as image:
         assert image.size == (80, 60)
-        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shades).max() <= 8
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shades).max() <= 32
     assert with_palette(light) == light

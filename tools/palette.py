@@ -13,5 +13,6 @@ def with_palette(png: bytes) -> bytes:
         flat = Image.new("RGB", image.size, "white")  # figures are drawn on white
         flat.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
     part = io.BytesIO()
-    flat.quantize(64, dither=Image.Dither.NONE).save(part, "PNG", optimize=True)
+    # by coverage: by the median cut, a colour of few pixels, such as that of a marker, becomes another predictor's
+    flat.quantize(64, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(part, "PNG", optimize=True)
     return min(part.getvalue(), png, key=len)
