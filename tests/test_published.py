@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import bnicl
-from bnicl.batch import parameters, sweeps
+from bnicl.batch import parameters, runs, sweeps
 from bnicl.estimators.averages import EdgeProb
 from bnicl.networks.graph import kahn_order, reordered
-from bnicl.training import loop
+from bnicl.training import update
 from bnicl.training.config import STEP, TrainingConfig
 from bnicl.training.steps import Examples, Stream, dropout, loss_of
 from bnicl.training.trained import TrainedTransformer
@@ -139,7 +139,8 @@ def test_losses_by_hand(objective: Any, expected: float) -> None:
     context = torch.tensor([[[0], [1]]])
     fitted = bnicl.MaximumLikelihood(net).fit(context)
     examples = Examples(context, torch.tensor([[[0]]]), [0], fitted)
-    assert loss_of(net, objective, outputs, examples).item() == pytest.approx(expected, abs=1e-6)
+    loss = loss_of(net, objective, outputs, [0], examples.wanted(net, objective))
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_where_no_row_matches_the_loss_takes_the_marginal() -> None:
@@ -172,7 +173,7 @@ def test_the_loss_begins_where_the_authors_code_began(monkeypatch: pytest.Monkey
             raise InterruptedError
         return loss
 
-    monkeypatch.setattr(loop, "loss_of", seen)
+    monkeypatch.setattr(update, "loss_of", seen)
     with pytest.raises(InterruptedError):
         bnicl.train(TrainingConfig(graph="chain5", recipe="published", multiset=True, **PLAIN), progress=False)
     assert sum(losses) / 160 == pytest.approx(0.2115, abs=0.015)
@@ -287,9 +288,12 @@ def test_each_experiment_of_the_paper_runs_from_training_to_its_tables(
     cells = parameters.cells_of_notebook(parameters.chapter_path(sweep.chapter))
     making = "\n".join(cell.source for cell in cells if "table" in cell.tags)
     for run in sweep.runs:
-        names = {"bnicl": bnicl, "pd": pd, "torch": torch, **run.parameters, "fraction": 1e-5}
+        names = {"bnicl": bnicl, "runs": runs, "pd": pd, "torch": torch, **run.parameters, "fraction": 1e-5}
         exec(making, names)
         measured = names["measured"]
-        assert {"transformer", "naive", "MLE", "optimum"} <= set(measured["predictor"])
+        exact = names["config"].networks.optimum() is not None  # more than five nodes that are joined have none
+        rivals = {"transformer", "naive", "MLE"} | ({"optimum"} if exact else set())
+        assert set(measured["predictor"]) == rivals
         assert measured["tv"].between(0, 1).all()
-    assert pd.read_csv(tmp_path / f"{sweep.table}.csv").notna().any().all()
+    saved = pd.read_csv(tmp_path / f"{sweep.table}.csv")
+    assert saved.notna().any().drop([] if exact else "regret_bits", errors="ignore").all()

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 import bnicl
-from bnicl.training import checkpoint, steps
+from bnicl.training import checkpoint, steps, update
 from bnicl.training import loop as training
 from bnicl.training.checkpoint import CHECKPOINT, load_trained
 from bnicl.training.config import RECIPES, TrainingConfig
@@ -266,7 +266,7 @@ def test_the_objectives_against_the_definitions() -> None:
     for objective, values in sums.items():
         tables = steps.Stream(config(objective=objective))._right(batch, context)
         examples = steps.Examples(context, queries, targets, tables)
-        loss = steps.loss_of(net, objective, outputs, examples).item()
+        loss = steps.loss_of(net, objective, outputs, targets, examples.wanted(net, objective)).item()
         assert loss == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
@@ -482,7 +482,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
         calls.append(1)
         return real(*args) * (math.nan if len(calls) == 8 else 1.0)
 
-    monkeypatch.setattr(training, "loss_of", break_down)
+    monkeypatch.setattr(update, "loss_of", break_down)
     with pytest.raises(
         FloatingPointError, match=r"loss: expected a finite number, got nan in step 7; .* is the last good checkpoint"
     ):
@@ -513,7 +513,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
 def test_a_gradient_that_is_not_finite_stops_the_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
     real = steps.loss_of
-    monkeypatch.setattr(training, "loss_of", lambda *args: torch.sqrt(real(*args) * 0.0))  # 0, with an endless slope
+    monkeypatch.setattr(update, "loss_of", lambda *args: torch.sqrt(real(*args) * 0.0))  # 0, with an endless slope
     with pytest.raises(FloatingPointError, match=r"gradient: expected a finite number, got nan in step 0$"):
         train(config())
 
@@ -539,11 +539,11 @@ def test_a_run_by_the_clock_goes_on_where_it_was_stopped(tmp_path: Path, monkeyp
         return real(*args)
 
     made = config(seconds=1.0, records=10)
-    monkeypatch.setattr(training, "loss_of", stop)
+    monkeypatch.setattr(update, "loss_of", stop)
     with pytest.raises(KeyboardInterrupt):
         train(made, tmp_path)
     assert step_of(tmp_path) == 4
-    monkeypatch.setattr(training, "loss_of", real)
+    monkeypatch.setattr(update, "loss_of", real)
     run = train(made, tmp_path)
     assert run.history[-1]["step"] > 4
     assert [r["seconds"] for r in run.history] == sorted(r["seconds"] for r in run.history)

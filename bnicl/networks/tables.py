@@ -36,8 +36,12 @@ def make_generator(seed: Seed, *stream: int, device: str | torch.device = "cpu")
         return seed
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed: expected a non-negative integer or a torch.Generator, got {seed!r}")
-    mixed = np.random.SeedSequence([int(seed), *stream]).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(mixed))
+    return torch.Generator(device).manual_seed(mixed(seed, *stream))
+
+
+def mixed(seed: int | np.integer, *stream: int) -> int:
+    """The seed of PyTorch's generator for a stream of a seed, below 2^64."""
+    return int(np.random.SeedSequence([int(seed), *stream]).generate_state(1, np.uint64)[0])
 
 
 @runtime_checkable

@@ -9,66 +9,20 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from bnicl.estimators.measures import kl_bits, total_variation
-from bnicl.networks.tables import make_generator
 from bnicl.training.checkpoint import CHECKPOINT, State, resume_run, save_run
-from bnicl.training.config import STEP, TrainingConfig
-from bnicl.training.soap import SOAP
-from bnicl.training.steps import Examples, Stream, dropout, loss_of
+from bnicl.training.config import TrainingConfig
+from bnicl.training.processes import Processes
+from bnicl.training.steps import Examples, Stream
 from bnicl.training.trained import TrainedTransformer
-from bnicl.transformer.model import Transformer
+from bnicl.training.update import Update, optimizer_of
 
 _SECONDS_BETWEEN_CHECKPOINTS = 10.0
-
-
-# --- several processes ----------------------------------------------------------------------------
-
-
-class _Processes:
-    """Those that train together under torch.distributed, one a GPU for example; without it, this one alone."""
-
-    def __init__(self, device: torch.device) -> None:
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.rank = torch.distributed.get_rank() if together else 0
-        self.size = torch.distributed.get_world_size() if together else 1
-        self.device = device
-
-    @contextmanager
-    def one_before_the_others(self) -> Iterator[None]:
-        """The first process goes through the block, then all others."""
-        if self.rank > 0:
-            self.agree(0.0)
-        yield
-        if self.rank == 0:
-            self.agree(0.0)
-
-    def agree(self, value: float) -> float:
-        """The first process's value."""
-        if self.size == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(shared, src=0)
-        return shared.item()
-
-    def average_gradients(self, model: Transformer) -> None:
-        """Replaces each gradient by its mean over the processes: one message a step."""
-        if self.size == 1:
-            return
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        message = torch.cat([gradient.flatten() for gradient in gradients])
-        torch.distributed.all_reduce(message)
-        means = (message / self.size).split([gradient.numel() for gradient in gradients])
-        for gradient, mean in zip(gradients, means, strict=True):
-            gradient.copy_(mean.view_as(gradient))
-
-
-# --- the loop -------------------------------------------------------------------------------------
 
 
 def train(
@@ -107,12 +61,13 @@ def train(
         raise ValueError(f"device: expected 'cpu', for there is no CUDA on this machine, got {config.device!r}")
     model = config.build().to(config.device)
     run = TrainedTransformer(model, config)
-    optimizer = _optimizer(config, model)
+    optimizer = optimizer_of(config, model)
     folder = None if out is None else Path(out)
-    processes = _Processes(run.device)
+    processes = Processes(run.device)
     with processes.one_before_the_others():
         state = State() if folder is None else resume_run(folder, run, optimizer)
-    stream, net = Stream(config, processes.rank), run.net
+    stream, update = Stream(config, processes.rank), Update(run, optimizer, processes)
+    update.total.fill_(state.loss)
     held_out = stream.held_out()
     begin, saved, share = time.perf_counter() - state.seconds, state.seconds, _share(config, state)
 
@@ -121,42 +76,28 @@ def train(
     with bar:
         while share < 1:
             step = state.step
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(config, step, share)
-            examples = stream.step(step, share)
-            hook = dropout(
-                config, make_generator(config.seed, STEP, step, 2 + 2 * processes.rank, device=config.device)
-            )
-            with torch.autocast(run.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                outputs = run.outputs(examples.context, examples.queries, examples.targets, hook)
-            loss = loss_of(net, config.objective, outputs, examples)
-            optimizer.zero_grad()
-            loss.backward()
-            processes.average_gradients(model)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            _check_finite(step, folder, loss=loss.item(), gradient=norm.item())
-            optimizer.step()
+            update(step, _learning_rate(config, step, share), stream.step(step, share))
             seconds = processes.agree(time.perf_counter() - begin)
-            state = State(step + 1, seconds, state.loss + loss.item(), state.losses + 1)
+            state = State(step + 1, seconds, state.loss, state.losses + 1)
             share = _share(config, state)
-            if share >= (len(run.history) + 1) / config.records or share >= 1:
+            noted = share >= (len(run.history) + 1) / config.records or share >= 1
+            kept = bool(folder) and (share >= 1 or seconds - saved > _SECONDS_BETWEEN_CHECKPOINTS)
+            if noted or kept or not update.recorded:  # else nobody waits for the GPU
+                state = state._replace(loss=update.total.item())
+                _check_finite(step, folder, loss=state.loss, gradient=update.norm.item())
+            if noted:
                 record = _record(run, held_out, state) | dict(watch(run) if watch else {})
                 _check_finite(step, folder, **{"total variation": record["tv"]})
                 run.history.append(record)
                 state = State(state.step, state.seconds)
+                update.total.zero_()
                 bar.update(share - bar.n)
                 bar.set_postfix_str(f"loss {record['loss']:.3f}, regret {1000 * record['regret_bits']:.2f} mbit")
-            if folder and processes.rank == 0 and (share >= 1 or state.seconds - saved > _SECONDS_BETWEEN_CHECKPOINTS):
-                save_run(folder, run, optimizer, state)
-                saved = state.seconds
+            if folder and kept:
+                if processes.rank == 0:
+                    save_run(folder, run, optimizer, state)
+                saved = seconds
     return run
-
-
-def _optimizer(config: TrainingConfig, model: Transformer) -> torch.optim.Optimizer:
-    betas = (0.9, config.beta_2)
-    if config.optimizer == "soap":
-        return SOAP(model.parameters(), config.lr, betas)
-    return torch.optim.AdamW(model.parameters(), config.lr, betas, weight_decay=config.weight_decay, fused=True)
 
 
 def _check_finite(step: int, folder: Path | None, **measured: float) -> None:
@@ -183,7 +124,7 @@ def _record(run: TrainedTransformer, held_out: Examples, state: State) -> dict[s
     """A record of the history; see `TrainedTransformer`."""
     context, queries, targets, _ = held_out
     with torch.no_grad():
-        outputs = run.outputs(context, queries, targets)
+        outputs = run.outputs(context, queries, targets).cpu()
     optimum = run.config.networks.optimum()
     best_of = None if optimum is None else optimum.given(context)
     regret, tv, floor = [], [], []

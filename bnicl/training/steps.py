@@ -41,35 +41,49 @@ class Examples(NamedTuple):
             return self.tables(self.queries, target)
         return rows_of(self.tables[target], self.queries, net.parents[target], net.cardinalities)
 
+    def wanted(self, net: BayesianNetwork, objective: Objective) -> Float[Tensor, "batch n_queries targets states"]:
+        """What the loss compares the answers with: the drawn values, or what is right; 0 beyond a target's states."""
+        most = max(net.cardinalities[m] for m in self.targets)
+        if objective == "drawn":
+            return torch.nn.functional.one_hot(self.queries[..., self.targets], most).float()
+        right = [self.right(net, m).float() for m in self.targets]
+        return torch.stack([torch.nn.functional.pad(p, (0, most - p.shape[-1])) for p in right], dim=2)
+
 
 def networks_of(config: TrainingConfig) -> Networks:
     """What training draws from: the prior, or with `n_tables` a pool of networks from it."""
     if config.n_tables is None:
         return config.networks
-    return Pool(config.networks, config.n_tables, make_generator(config.seed, POOL, device=config.device))
+    return Pool(config.networks, config.n_tables, make_generator(config.seed, POOL))
 
 
 class Stream:
-    """The examples of each step; step i's are the same whatever was drawn before, and others in each process."""
+    """The examples of each step; step i's are the same whatever was drawn before, and others in each process.
+
+    They are drawn on the CPU, the same for a transformer on any device.
+    """
 
     def __init__(self, config: TrainingConfig, process: int = 0) -> None:
         self.config, self.process = config, process
         self.networks, self.net, self.drawn_from = config.networks, config.networks.net, networks_of(config)
         self.optimum = config.networks.optimum() if config.objective == "optimum" else None
+        self._last: tuple[tuple[int, float], Examples] | None = None  # drawn for these; a batch may be used again
 
     def _generator(self, *stream: int) -> torch.Generator:
-        return make_generator(self.config.seed, *stream, device=self.config.device)
+        return make_generator(self.config.seed, *stream)
 
     def step(self, step: int, progress: float) -> Examples:
         config, m = self.config, self.net.n_nodes
         step -= step % config.repeats
+        askable = min(m, 1 + int(2 * progress * m)) if config.curriculum else m
+        if self._last is not None and self._last[0] == (step, askable):
+            return self._last[1]
         shared = make_generator(config.seed, STEP, step)
         low, high = math.log(config.min_context), math.log(config.max_context)
         u = float(torch.rand((), dtype=torch.float64, generator=shared))
         n = round(math.exp(low + (high - low) * u**config.short_contexts))
         if config.even_contexts:
             n = config.min_context + int(u * (config.max_context - config.min_context + 1))
-        askable = min(m, 1 + int(2 * progress * m)) if config.curriculum else m
         targets = [int(torch.randint(askable, (), generator=shared))] if config.one_target else list(range(askable))
         generator = self._generator(STEP, step, 1 + 2 * self.process)
         batch = self.drawn_from.sample(config.batch, n + config.n_queries, generator)
@@ -77,7 +91,9 @@ class Stream:
         if config.noise:
             cards = self.net.cardinalities
             context = with_noise(context, cards, config.noise, self._generator(STEP, step, 2 + 2 * self.process, NOISE))
-        return Examples(context, batch.rows[:, n:], targets, self._right(batch, context))
+        examples = Examples(context, batch.rows[:, n:], targets, self._right(batch, context))
+        self._last = (step, askable), examples
+        return examples
 
     def _right(self, batch: Batch, context: Tensor) -> Sequence[Tensor] | Reading:
         """The tables that the objective takes for right, or the MLE of those who know each network's graph."""
@@ -95,23 +111,23 @@ class Stream:
 
 
 def loss_of(
-    net: BayesianNetwork, objective: Objective, outputs: Float[Tensor, "batch n_queries targets S"], examples: Examples
+    net: BayesianNetwork,
+    objective: Objective,
+    outputs: Float[Tensor, "batch n_queries targets S"],
+    targets: Sequence[int],
+    wanted: Float[Tensor, "batch n_queries targets states"],
 ) -> Float[Tensor, ""]:
-    """The objective, averaged over contexts, queries and targets; a query without an MLE does not count."""
-    _, queries, targets, _ = examples
+    """The objective, averaged over contexts, queries and targets; a query without an MLE (NaN) does not count."""
     units = _units(net.cardinalities, tuple(targets), outputs.device)
     index = units.expand(*outputs.shape[:3], -1)  # [batch, n_queries, targets, states], -1 beyond a target's own
     logits = outputs.float().gather(-1, index.clamp(min=0)).masked_fill(index < 0, -math.inf)
     log_p = logits.log_softmax(-1)
-    if objective == "drawn":
-        return -log_p.gather(-1, queries[..., targets, None]).mean()
-    right = [examples.right(net, m).to(log_p.dtype) for m in targets]
-    wanted = torch.stack([torch.nn.functional.pad(p, (0, index.shape[-1] - p.shape[-1])) for p in right], dim=2)
     if objective not in DISTANCES:
         return -(wanted * log_p.masked_fill(index < 0, 0.0)).sum(-1).mean()
-    apart = log_p.exp() - wanted
+    counts = ~wanted.isnan().any(-1)
+    apart = log_p.exp() - wanted.nan_to_num()
     distance = (apart.square() if objective == "mse" else apart.abs()).sum(-1) * DISTANCES[objective]
-    return distance[~distance.isnan()].sum() / (~distance.isnan()).sum().clamp(min=1)
+    return torch.where(counts, distance, 0.0).sum() / counts.sum().clamp(min=1)
 
 
 @lru_cache

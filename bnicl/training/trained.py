@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,6 +22,14 @@ from bnicl.training.config import TrainingConfig
 from bnicl.transformer.encoding import context_columns, query_columns
 from bnicl.transformer.model import Hook, KVCache, Transformer
 from bnicl.transformer.predictor import Decoder, InContextTransformer
+
+
+class Pass(NamedTuple):
+    """One pass of the transformer: the context's columns, how often each stands there (None: once), the queries'."""
+
+    columns: Float[Tensor, "any rows width"]
+    counts: Int64[Tensor, "batch rows"] | None
+    asked: Float[Tensor, "batch n_queries targets width"]
 
 
 class TrainedTransformer(InContextTransformer):
@@ -74,26 +83,43 @@ class TrainedTransformer(InContextTransformer):
         hook: Hook | None = None,
     ) -> Float[Tensor, "batch n_queries targets S"]:
         """The read-out for each target of each query; queries share a reading where the mask allows it."""
-        if self.config.per_target:
-            return torch.cat([self._outputs(context, queries, [target], target, hook) for target in targets], dim=2)
-        return self._outputs(context, queries, targets, None, hook)
+        return self.read_outs(self.passes(context, queries, targets), hook)
 
-    def _outputs(
-        self, context: Context, queries: Tensor, targets: Sequence[int], read_for: int | None, hook: Hook | None
-    ) -> Float[Tensor, "batch n_queries targets S"]:
-        """The read-out for each target, after a reading of the context for the target `read_for`, or for all (None)."""
-        asked = query_columns(queries, targets, self.cardinalities, self.dtype, self.encoding).flatten(1, 2)
+    def passes(
+        self, context: Context, queries: Int64[Tensor, "batch n_queries nodes"], targets: Sequence[int]
+    ) -> list[Pass]:
+        """What the transformer reads for the targets: one pass for all of them, or each its own with `per_target`."""
+        if self.config.per_target:
+            return [self._pass(context, queries, [target], target) for target in targets]
+        return [self._pass(context, queries, targets, None)]
+
+    def _pass(self, context: Context, queries: Tensor, targets: Sequence[int], read_for: int | None) -> Pass:
+        asked = query_columns(queries, targets, self.cardinalities, self.dtype, self.encoding)
         columns, counts = self._rows_to_read(context, read_for)
+        return Pass(self.here(columns), None if counts is None else self.here(counts), self.here(asked))
+
+    def here(self, given: Tensor) -> Tensor:
+        """On the transformer's device; a GPU fetches it while the CPU goes on."""
+        if given.device == self.device:
+            return given
+        return (given.pin_memory() if self.device.type == "cuda" else given).to(self.device, non_blocking=True)
+
+    def read_outs(self, passes: Sequence[Pass], hook: Hook | None = None) -> Float[Tensor, "batch n_queries targets S"]:
+        """The read-out for each target of each query, by passes over what `passes` says."""
+        return torch.cat([self._read_out(*read, hook) for read in passes], dim=2)
+
+    def _read_out(self, columns: Tensor, counts: Tensor | None, asked: Tensor, hook: Hook | None) -> Tensor:
         if self.config.mask != "none":
             kv = self.model.prefill(columns, counts, hook)
-            return self.model.decode(kv, asked, hook).unflatten(1, (-1, len(targets)))
-        batch, n, _ = asked.shape  # each query is a sequence of its own
-        repeated = columns.expand(batch, -1, -1).repeat_interleave(n, 0)
+            return self.model.decode(kv, asked.flatten(1, 2), hook).unflatten(1, asked.shape[1:3])
+        each = asked.flatten(0, 2)[:, None]  # each query is a sequence of its own
+        n = len(each) // len(asked)
+        repeated = columns.expand(len(asked), -1, -1).repeat_interleave(n, 0)
         counts = None if counts is None else counts.repeat_interleave(n, 0)
-        whole = torch.cat([repeated, asked.flatten(0, 1)[:, None]], dim=1)
+        whole = torch.cat([repeated, each], dim=1)
         # the same numbers but for rounding, which made the tables of those that do not read for each target
         last = self.model.answer if self.config.per_target else lambda *given: self.model(*given)[:, -1]
-        return last(whole, hook, counts).unflatten(0, (batch, -1, len(targets)))
+        return last(whole, hook, counts).unflatten(0, asked.shape[:3])
 
     def read_up_to(self, target: int) -> int:
         """How many of the first columns of the context are read for the target: all, or none that follow it.
@@ -138,7 +164,9 @@ class TrainedTransformer(InContextTransformer):
         every, counts = _multiset(context, cards)
         if mask == "rows":
             return every, counts
-        counts, index = counts.topk(int((counts > 0).sum(1).max()))
+        # on a GPU as many for any data (some with a count of zero), so that all passes of a length have one shape
+        most = min(context.shape[1], states) if self.device.type == "cuda" else int((counts > 0).sum(1).max())
+        counts, index = counts.topk(most)
         return every[0][index], counts
 
 
