@@ -3,7 +3,6 @@
 from .batch.runs import load_results as load_results
 from .batch.runs import provenance as provenance
 from .batch.runs import save_table as save_table
-from .estimators.averages import GraphAverage as GraphAverage
 from .estimators.averages import ModelAverage as ModelAverage
 from .estimators.averages import baselines as baselines
 from .estimators.counting import KnownTables as KnownTables
@@ -13,6 +12,7 @@ from .estimators.counting import PosteriorMean as PosteriorMean
 from .estimators.counting import Predictor as Predictor
 from .estimators.counting import count as count
 from .estimators.families import Counts as Counts
+from .estimators.few_graphs import GraphAverage as GraphAverage
 from .estimators.graphs import GivenGraphs as GivenGraphs
 from .estimators.graphs import OneOf as OneOf
 from .estimators.graphs import RandomGraphs as RandomGraphs

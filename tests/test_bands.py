@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad
 
 import bnicl
-from bnicl.estimators.averages import GraphAverage
+from bnicl.estimators.few_graphs import GraphAverage
 
 BANDS = {
     "one": bnicl.Bands(),

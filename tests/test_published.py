@@ -1,5 +1,6 @@
 """The published recipe: a GPT-2 without positions whose rows hide what follows the target, by torch's own layers."""
 
+import math
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -246,11 +247,19 @@ def test_the_optimum_of_joined_graphs_beats_those_that_do_not_know_it() -> None:
     assert sum(surprise[0]) < sum(surprise[1])
 
 
-@pytest.mark.parametrize("probabilities", [[0.5], [0.5, 0.6], [1.0, 0.0], [-0.5, 1.5]])
-def test_probabilities_of_graphs_are_checked(probabilities: list[float]) -> None:
+@pytest.mark.parametrize(
+    "probabilities", [[0.5], [0.5, 0.6], [1.0, 0.0], [-0.5, 1.5], 0.5, [[0.5], [0.5]], ["half", "half"], [math.nan, 1]]
+)
+def test_probabilities_of_graphs_are_checked(probabilities: Any, unchecked_shapes: None) -> None:
     graphs = [bnicl.load_network(name, tables=False) for name in ("chain5", "tree5")]
-    with pytest.raises(ValueError, match="probabilities: expected 2 positive numbers with the sum 1"):
+    with pytest.raises(ValueError, match="probabilities: expected "):
         bnicl.GraphAverage(graphs, probabilities=probabilities)
+
+
+def test_graphs_too_many_to_list_are_refused() -> None:
+    assert sum(bnicl.RandomGraphs((2,) * 6, 0.5).probabilities().values()) == pytest.approx(1)
+    with pytest.raises(ValueError, match="cardinalities: expected at most 6 nodes, whose graphs can be listed, got 7"):
+        bnicl.RandomGraphs((2,) * 7, 0.5).probabilities()
 
 
 def test_a_graph_that_is_twice_as_likely_counts_twice() -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import bnicl
-from bnicl.estimators.averages import EdgeProb, GraphAverage, ModelAverage
+from bnicl.estimators.averages import EdgeProb, ModelAverage
 from bnicl.estimators.counting import HasPredictProba
+from bnicl.estimators.few_graphs import GraphAverage
 from bnicl.estimators.graphs import GivenGraphs, OneOf, RandomGraphs
 from bnicl.estimators.orders import OrderAverage
 from bnicl.estimators.priors import StructurePrior

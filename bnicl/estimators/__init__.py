@@ -4,6 +4,7 @@ counting     MLE, naive frequencies and posterior mean of a known graph; what a 
 families     how often each family was seen, for rows by the million
 measures     how far one distribution is from another
 averages     the optimum for an unknown graph: a sum over parent sets
+few_graphs   the optimum for one of a few graphs: a sum over these
 orders       the optimum for an unknown order: a sum over orders
 graphs       distributions over graphs, and predictors that are told each context's graph
 priors       distributions over networks, which know their optimum and their in-context MLE

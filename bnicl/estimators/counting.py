@@ -263,6 +263,12 @@ class _KnownGraph(_Counting):
         by_node = context.permute(2, 0, 1).contiguous().permute(1, 2, 0)  # a node's states lie together
         return tuple(self._fitted(by_node, m) for m in range(self.net.n_nodes))
 
+    def fit_node(self, context: Context, target: int) -> Float[Tensor, "batch *cells"]:
+        """The target's table alone of those that `fit` gives."""
+        check_context(context, self.cardinalities)
+        check_target(target, self.cardinalities)
+        return self._fitted(context, target)
+
 
 def _agreement(context: Tensor, query: Tensor, given: Sequence[int]) -> Iterator[Tensor]:
     """For each of the nodes `given`, which rows agree with the query there: bool [batch, n]."""

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from bnicl.estimators.averages import Average, EdgeProb, GraphAverage, ModelAverage, check_edge_prob, edge_probs
+from bnicl.estimators.averages import Average, EdgeProb, ModelAverage, check_edge_prob, edge_probs
 from bnicl.estimators.counting import (
     ContextPredictor,
     Probabilities,
@@ -21,11 +21,14 @@ from bnicl.estimators.counting import (
     normalised,
     tally,
 )
+from bnicl.estimators.few_graphs import GraphAverage
 from bnicl.estimators.orders import OrderAverage
 from bnicl.networks.checks import Context, Queries, Query, check_cardinalities, check_number, check_tensor
 from bnicl.networks.graph import BayesianNetwork
 from bnicl.networks.sampling import Adjacency
 from bnicl.networks.tables import ALPHA_RANGE, Prior
+
+_LISTED = 6  # nodes, and 2^15 graphs
 
 
 def check_adjacency(name: str, adjacency: Adjacency) -> Adjacency:
@@ -109,8 +112,10 @@ class RandomGraphs:
         return GraphAverage(graphs, prior=prior, probabilities=list(probabilities.values()))
 
     def probabilities(self) -> dict[frozenset[tuple[int, int]], float]:
-        """P(G) of every graph that can be drawn, by its edges."""
+        """P(G) of every graph that can be drawn, by its edges; a ValueError for more than `_LISTED` nodes."""
         m = len(self.cardinalities)
+        if m > _LISTED:
+            raise ValueError(f"cardinalities: expected at most {_LISTED} nodes, whose graphs can be listed, got {m}")
         points, weights = edge_probs(self.edge_prob, m)
         pairs, total = list(itertools.combinations(range(m), 2)), defaultdict[frozenset[tuple[int, int]], float](float)
 
