@@ -29,6 +29,7 @@ html:
 	@echo "book: executing $(words $(CHAPTERS)) chapters (profile $(PROFILE)) and building the pages"
 	@$(PY) tools/copy_mathjax.py
 	@$(PY) -m tools.make_curves
+	@$(PY) -m tools.make_weights
 	@mkdir -p _build; made="$(PROFILE) $$(find bnicl -name "*.py*" -not -name "*.pyc" | sort | xargs cat constraints.txt _config.yml | cksum)"; \
 	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
 	@BNICL_PROFILE=$(PROFILE) $(PY) -m tools.fill_cache
@@ -44,7 +45,7 @@ lint:
 
 unit:
 	@echo "test: the package"
-	@$(PY) -m pytest -n 2 --ignore tests/test_faults.py --ignore tests/test_site.py
+	@$(PY) -m pytest -n 2 --ignore tests/test_faults.py --ignore tests/test_site.py --ignore tests/test_live.py
 	@$(PY) -m pytest tests/test_faults.py -n 3  # these wait more than they work
 
 # Smoke: every cell runs and the cells whose output no profile changes are compared. Book: all are.
@@ -57,7 +58,7 @@ chapters:
 # Needs chromium and the pages: skipped, with the reason, where one is missing.
 web:
 	@echo "test: the pages in a browser"
-	@$(PY) -m pytest tests/test_site.py -rs -n 2
+	@$(PY) -m pytest tests/test_site.py tests/test_live.py -rs -n 2
 
 # Executes the chapters in place: their committed outputs are those of the profile "book".
 outputs:

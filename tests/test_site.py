@@ -3,16 +3,11 @@
 Part of `make web`. Skipped, with the reason, where there is no chromium or no book.
 """
 
-import functools
 import gzip
-import http.server
 import itertools
 import json
 import re
-import shutil
-import threading
 import urllib.parse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +16,15 @@ import torch
 import yaml
 
 import bnicl
+from tests.visits import NEEDED, SITE, Visit, example
 
 ROOT = Path(__file__).parent.parent
-SITE = ROOT / "_build" / "html"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 ORDER = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
 PAGES = [f"{name}.html" for name in ORDER]
 WIDTHS = (1280, 390)
 MOST_BYTES, MOST_OF_THE_SITE = 1.5e6, 30e6
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
-    pytest.mark.skipif(not (SITE / PAGES[-1]).is_file(), reason="there are no pages: make book"),
-]
+pytestmark = NEEDED
 # A term of each chapter, and where a search for it must lead to.
 TERMS = {
     "forward sampling": "bayesian-networks",
@@ -44,65 +35,6 @@ TERMS = {
     "Hartemink": "sachs",
     "papermill": "batch-runs",
 }
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(SITE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """A page that is open, and what happened while it opened."""
-
-    def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light") -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.requests: list[str] = []
-        self.failed: list[str] = []
-        self.page.on("console", self._note)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("requestfailed", lambda request: self.failed.append(request.url))
-        self.page.on("response", self._check)
-        self.page.goto(url)
-        self.page.wait_for_function("!window.MathJax || !MathJax.startup || MathJax.startup.promise.then(() => true)")
-
-    def _note(self, line: Any) -> None:
-        if line.type in ("error", "warning"):
-            self.said.append(line.text)
-
-    def _check(self, reply: Any) -> None:
-        if reply.status >= 400:
-            self.failed.append(reply.url)
-
-    def __enter__(self) -> "Visit":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-
-    def ask(self, script: str) -> Any:
-        return self.page.evaluate(script)
 
 
 RAW_TEX = r"""() => {
@@ -251,36 +183,9 @@ def test_every_claim_has_a_verdict(browser: Any, address: str) -> None:
         assert not re.search(r"\bnan\b", visit.page.locator("article").inner_text())
 
 
-def example(visit: Visit, name: str) -> dict[str, Any]:
-    """What an interactive example shows, after its script has run."""
-    visit.page.wait_for_function(f"document.getElementById('{name}')?.example")
-    return dict(visit.ask(f"document.getElementById('{name}').example"))
-
-
 def network_of(shown: dict[str, Any]) -> bnicl.BayesianNetwork:
     parents = tuple(tuple(own) for own in shown["parents"])
     return bnicl.BayesianNetwork(tuple("abcd"), parents, (2,) * 4)
-
-
-def test_the_construction_on_the_page_answers_as_the_package_does(browser: Any, address: str) -> None:
-    with Visit(browser, f"{address}/book/construction.html") as visit:
-        seen = []
-        for key in ("", "ArrowRight", "End"):  # the inverse temperature, by keyboard
-            slider = visit.page.locator("#construction-widget input[type=range]").nth(1)
-            if key:
-                slider.press(key)
-            shown = example(visit, "construction-widget")
-            rows, query = torch.tensor([shown["rows"]]), torch.tensor([shown["query"]])
-            mle = bnicl.MaximumLikelihood(network_of(shown)).predict_proba(rows, query, shown["target"])[0, 1]
-            assert shown["mle"] == pytest.approx(float(mle))
-            built = bnicl.construct_mle_transformer(network_of(shown), beta=shown["beta"])
-            assert shown["output"] == pytest.approx(
-                float(built.predict_proba(rows, query, shown["target"])[0, 1]), abs=2e-3
-            )
-            seen.append(shown["output"])
-        assert len(set(seen)) == 3
-        visit.page.locator("#construction-widget button").click()
-        assert example(visit, "construction-widget")["rows"] != shown["rows"]
 
 
 def test_the_explorer_on_the_page_measures_as_the_package_does(browser: Any, address: str) -> None:

@@ -18,10 +18,10 @@ window.bnicl = (() => {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
-  // P(X = 1) for every joint state of the parents, and n rows.
+  // P(X = 1) for every joint state of the parents, from Dirichlet(1/2) as in training, and n rows.
   function network(parents, n, seed) {
     const next = random(seed);
-    const tables = parents.map((own) => Array.from({ length: 2 ** own.length }, () => 0.1 + 0.8 * next()));
+    const tables = parents.map((own) => Array.from({ length: 2 ** own.length }, () => Math.sin((next() * Math.PI) / 2) ** 2));
     const rows = Array.from({ length: n }, () => {
       const row = [];
       parents.forEach((own, m) => row.push(next() < tables[m][place(own, row)] ? 1 : 0));
@@ -36,39 +36,53 @@ window.bnicl = (() => {
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
     return node;
   };
-  // Labelled inputs that write into `state` and draw again.
+  // Labelled inputs that write into `state` and draw again; `sync` shows what the state says.
   function controls(state, draw) {
-    const box = element("div", "", { class: "bnicl-controls" });
-    const add = (name, input) => {
+    const box = element("div", "", { class: "bnicl-controls" }), shown = [];
+    const add = (name, input, show) => {
       const label = element("label", name + " ");
       label.append(input);
       box.append(label);
+      shown.push(() => show(input, label));
+      show(input, label);
       return input;
     };
-    const write = (key, value) => { state[key] = value; draw(); };
+    const sync = () => shown.forEach((show) => show());
+    const write = (key, value) => { state[key] = value; sync(); draw(key); };
     return {
-      box,
+      box, sync,
       select(name, key, options) {
-        const input = add(name, element("select"));
+        const input = element("select");
         options.forEach((option) => input.append(element("option", String(option), { value: option })));
-        input.value = state[key];
-        input.addEventListener("change", () => write(key, typeof options[0] === "number" ? +input.value : input.value));
+        input.addEventListener("change", () => write(key, input.value));
+        return add(name, input, () => { input.value = state[key]; });
       },
-      slider(name, key, min, max, step) {
-        const input = add(name, element("input", "", { type: "range", min, max, step, value: state[key] }));
-        input.addEventListener("input", () => write(key, +input.value));
-        return input;
+      // A slider over a list of values, or from `min` to `max`; its value stands beside it.
+      slider(name, key, min, max, step, values = null) {
+        const input = element("input", "", { type: "range", ...(values ? { min: 0, max: values.length - 1, step: 1 } : { min, max, step }) });
+        const output = element("output");
+        const nearest = (value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
+        input.addEventListener("input", () => write(key, values ? values[+input.value] : +input.value));
+        return add(name, input, (_, label) => {
+          input.value = values ? nearest(state[key]) : state[key];
+          input.setAttribute("aria-valuetext", state[key]);
+          output.textContent = state[key];
+          label.append(output);
+        });
       },
       toggle(name, key, color) {
-        const input = add(name, element("input", "", { type: "checkbox" }));
-        input.checked = state[key];
-        input.parentElement.style.borderBottom = `3px solid ${color}`; // the key to the curves
+        const input = element("input", "", { type: "checkbox" });
         input.addEventListener("change", () => write(key, input.checked));
+        return add(name, input, (_, label) => {
+          input.checked = state[key];
+          if (color) label.style.borderBottom = `3px solid ${color}`; // the key to the curves
+        });
       },
       button(name, act) {
         const input = element("button", name, { type: "button" });
-        input.addEventListener("click", () => { act(); draw(); });
+        input.addEventListener("click", () => { act(); sync(); draw(); });
         box.append(input);
+        return input;
       },
     };
   }

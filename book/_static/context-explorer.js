@@ -1,11 +1,12 @@
 // Estimators as a context grows, live: total variation to the truth, exactly, averaged over queries and nodes.
-// Where no row matches, MLE and naive inference answer 1/2.
+// Tables are drawn from Dirichlet(1/2), for which the posterior mean with alpha 1/2 is the optimum on average. Where no
+// row matches, MLE and naive inference answer 1/2.
 (() => {
   const { GRAPHS, network, place, element, controls } = bnicl;
   const SVG = "http://www.w3.org/2000/svg";
   const COLORS = { "MLE": "#0173b2", "naive": "#de8f05", "posterior mean": "#029e73" };
   const SIZES = [1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300];
-  const WIDTH = 600, HEIGHT = 260, LEFT = 48, BOTTOM = 36, TOP = 10;
+  const WIDTH = 600, HEIGHT = 260, LEFT = 56, BOTTOM = 36, TOP = 10;
 
   const bits = (state) => [8, 4, 2, 1].map((bit) => (state & bit ? 1 : 0));
   const STATES = Array.from({ length: 16 }, (_, state) => bits(state));
@@ -33,12 +34,12 @@
     return found;
   }
   function start(root) {
-    const state = { graph: "sprinkler", n: 20, alpha: 1, seed: 1, "MLE": true, "naive": true, "posterior mean": true };
+    const state = { graph: "sprinkler", n: 20, alpha: 0.5, seed: 1, "MLE": true, "naive": true, "posterior mean": true };
     const view = element("div", "", { class: "bnicl-view", "aria-live": "polite" });
     const inputs = controls(state, draw);
     inputs.select("graph", "graph", Object.keys(GRAPHS));
-    const slider = inputs.slider("rows", "n", 1, 300, 1);
-    inputs.slider("α", "alpha", 0.1, 5, 0.1);
+    inputs.slider("rows", "n", 1, 300, 1, SIZES);
+    inputs.slider("α", "alpha", 0.1, 5, 0.1, [0.1, 0.2, 0.3, 0.5, 0.8, 1, 1.5, 2, 3, 5]);
     inputs.button("ten rows more", () => { state.n = Math.min(300, state.n + 10); });
     inputs.button("new network", () => { state.seed += 1; });
     Object.entries(COLORS).forEach(([name, color]) => inputs.toggle(name, name, color));
@@ -49,7 +50,6 @@
       return element("line", "", { x1, y1, x2, y2, stroke: "#c8ccd0" }, SVG);
     }
     function draw() {
-      slider.value = state.n;
       const parents = GRAPHS[state.graph], net = network(parents, 300, state.seed);
       const sizes = [...SIZES.filter((n) => n < state.n), state.n];
       const curve = sizes.map((n) => distances(net, parents, n, state.alpha)), last = curve[curve.length - 1];
@@ -62,6 +62,7 @@
       for (const n of [1, 3, 10, 30, 100, 300]) {
         picture.append(line(across(n), TOP, across(n), HEIGHT - BOTTOM), element("text", n, { x: across(n), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, SVG));
       }
+      picture.append(element("text", "total variation to the truth", { x: 12, y: (TOP + HEIGHT - BOTTOM) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(TOP + HEIGHT - BOTTOM) / 2})` }, SVG));
       picture.append(element("text", "rows in the context", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, SVG));
       for (const [name, color] of Object.entries(COLORS).filter(([name]) => state[name])) {
         const points = curve.map((values, i) => `${across(sizes[i])},${down(values[name])}`).join(" ");
