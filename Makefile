@@ -15,7 +15,7 @@ export MALLOC_TOP_PAD_ ?= 268435456
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 CHAPTERS := $(wildcard book/*.ipynb)
 
-.PHONY: book test web venv html lint unit chapters outputs bench clean
+.PHONY: book test web pdf venv html lint unit chapters outputs bench clean
 
 book: venv html
 test: venv lint unit chapters
@@ -35,6 +35,7 @@ html:
 	@BNICL_PROFILE=$(PROFILE) $(PY) -m tools.fill_cache
 	@BNICL_PROFILE=$(PROFILE) .venv/bin/jupyter-book build . --all -W -n --keep-going
 	@$(PY) -m tools.lighten
+	@$(PY) -m tools.make_previews
 	@test -f _build/html/index.html && echo "book: open _build/html/index.html"
 
 lint:
@@ -45,7 +46,7 @@ lint:
 
 unit:
 	@echo "test: the package"
-	@$(PY) -m pytest -n 2 --ignore tests/test_faults.py --ignore tests/test_site.py --ignore tests/test_live.py
+	@$(PY) -m pytest -n 2 --ignore tests/test_faults.py --ignore tests/test_site.py --ignore tests/test_live.py --ignore tests/test_previews.py
 	@$(PY) -m pytest tests/test_faults.py -n 3  # these wait more than they work
 
 # Smoke: every cell runs and the cells whose output no profile changes are compared. Book: all are.
@@ -58,7 +59,11 @@ chapters:
 # Needs chromium and the pages: skipped, with the reason, where one is missing.
 web:
 	@echo "test: the pages in a browser"
-	@$(PY) -m pytest tests/test_site.py tests/test_live.py -rs -n 2
+	@$(PY) -m pytest tests/test_site.py tests/test_live.py tests/test_previews.py -rs -n 2
+
+# The whole book as _build/book.pdf, printed from its pages; needs chromium.
+pdf:
+	@$(PY) -m tools.make_pdf
 
 # Executes the chapters in place: their committed outputs are those of the profile "book".
 outputs:

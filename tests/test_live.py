@@ -235,3 +235,38 @@ def test_the_start_of_the_book_is_in_sight(browser: Any, address: str) -> None:
         place = visit.page.get_by_role("link", name="Start reading").bounding_box()
         assert place is not None
         assert place["y"] + place["height"] < 1000
+
+
+def test_exercises_tell_right_from_nearly_right_and_wrong(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/construction.html") as visit:
+
+        def told(label: str, given: str) -> str:
+            box = visit.page.locator(f".bnicl-ask:has-text('{label}')")
+            field = box.locator("input, select")
+            if field.evaluate("field => field.tagName") == "SELECT":
+                field.select_option(given)
+                box.get_by_role("button", name="check").press("Enter")
+            else:
+                field.fill(given)
+                field.press("Enter")
+            return str(box.locator("output").inner_text())
+
+        beta = "Beta for a million rows"
+        for given, start in {
+            "28.3": "Right.",
+            "28,35": "Right.",
+            "14.5": "Nearly. That is log 2N",
+            "-28.3": "Nearly: look at the sign.",
+            "27.2": "Nearly; compute it more precisely.",
+            "1e3": "No; try again",
+            "many": "Type a number",
+        }.items():
+            assert told(beta, given).startswith(start), given
+        assert told("It computes", "naive inference") == "Right."
+        assert told("It computes", "the MLE").startswith("No")
+        box = visit.page.locator(f".bnicl-ask:has-text('{beta}')")
+        for shown in (1, 2):
+            box.get_by_role("button", name="hint").click()
+            assert box.locator("li").count() == shown
+        assert box.get_by_role("button", name="hint").count() == 0
+        assert {*visit.ask("Object.keys(localStorage)")} <= {"mode", "theme"}  # the theme's: nothing of the reader

@@ -147,6 +147,40 @@ def test_no_code_scrolls_sideways_on_a_wide_screen(path: str, browser: Any, addr
         assert visit.ask(SCROLLS) == []
 
 
+NARROW = """() => [...document.querySelectorAll('article div.math')].map(box => {
+  const [math, number] = [box.querySelector('mjx-container'), box.querySelector('.eqno')];
+  const place = part => part && part.getBoundingClientRect();
+  const [text, sign, room] = [place(math.querySelector('mjx-math')), place(number), place(box)];
+  const over = (a, b, low, high) => a[low] < b[high] && b[low] < a[high];
+  const meet = sign && over(sign, text, 'left', 'right') && over(sign, text, 'top', 'bottom');
+  const size = parseFloat(getComputedStyle(math).fontSize);
+  return [text.right <= room.right + 1 && text.left >= room.left - 1, !meet, size >= 9, box.innerText.slice(0, 60)];
+})"""
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_equations_are_whole_on_a_narrow_screen(path: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{path}", 390) as visit:
+        visit.page.wait_for_timeout(100)  # the equations are fitted when MathJax has set them
+        assert [equation for equation in visit.ask(NARROW) if not all(equation[:3])] == []
+
+
+def test_claims_are_cards_on_a_narrow_screen(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/claims.html", 390) as visit:
+        cells = visit.page.locator(".bnicl-claims tbody tr").first.locator("td")
+        places = [cells.nth(i).bounding_box() for i in range(4)]
+        assert all(place is not None and place["x"] + place["width"] <= 390 for place in places)
+        assert len({place["y"] for place in places if place is not None}) == 4  # one below the other
+
+
+def test_paper_has_the_article_alone(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/construction.html") as visit:
+        visit.page.emulate_media(media="print")
+        for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-area", ".bnicl-widget", ".bnicl-ask"):
+            assert not visit.page.locator(gone).first.is_visible(), gone
+        assert visit.page.locator("article h2").first.is_visible()
+
+
 def test_the_first_paint_of_a_chapter_takes_less_than_a_second(browser: Any, address: str) -> None:
     paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     for path in PAGES[1:4]:

@@ -12,7 +12,11 @@ import pandas as pd
 from bnicl import load_results
 
 SHOWN = ("naive", "MLE", "posterior mean", "transformer")
-MEASURES = {"tv": "total variation", "regret_bits": "regret (bits)", "mode_accuracy": "mode accuracy"}
+MEASURES = {  # the name on the page, and its unit in those of the table
+    "tv": ("total variation", 1),
+    "regret_bits": ("regret (millibits)", 1000),
+    "mode_accuracy": ("mode accuracy", 1),
+}
 FILE = Path(__file__).resolve().parents[1] / "book" / "_static" / "curves.js"
 
 
@@ -23,13 +27,13 @@ def curves(swept: pd.DataFrame) -> dict[str, dict[str, dict[str, list[list[float
         graph: {
             label: {
                 name: [
-                    [int(n), round(float(each.mean()), 6), round(float(each.std()), 6)]
+                    [int(n), round(unit * float(each.mean()), 6), round(unit * float(each.std()), 6)]
                     for n, each in of_graph[of_graph["predictor"] == name].groupby("n_context")[measure]
                     if np.isfinite(each).all()
                 ]
                 for name in SHOWN
             }
-            for measure, label in MEASURES.items()
+            for measure, (label, unit) in MEASURES.items()
         }
         for graph, of_graph in average.groupby("graph", sort=False)
     }

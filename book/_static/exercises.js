@@ -1,0 +1,44 @@
+// A field beside an exercise: the reader's number or choice is told right, nearly right or not; hints come in steps.
+addEventListener("load", () => {
+  const { element } = bnicl;
+  const number = (text) => { // 0.5, 0,5, 1/2, 50 % and 1e-3
+    const plain = text.trim().replace(/,(?=\d{3}\b)/g, "").replace(",", ".").replace("−", "-");
+    const [, value, under, percent] = plain.match(/^(-?[\d.]+(?:e[+-]?\d+)?)(?:\s*\/\s*([\d.]+))?\s*(%?)$/i) ?? [];
+    return value === undefined ? NaN : (+value / (under ? +under : 1)) * (percent ? 0.01 : 1);
+  };
+  function judge(given, { answer, within, slips, choices }) {
+    const slip = slips.find(([value]) => (choices.length ? value === given : Math.abs(number(value) - number(given)) <= within + 1e-9));
+    if (choices.length) return given === answer ? ["right", "Right."] : ["no", slip ? `No. ${slip[1]}` : "No; try again, or take a hint."];
+    const x = number(given), apart = Math.abs(x - answer), room = within + 1e-9 * Math.abs(answer);
+    if (Number.isNaN(x)) return ["no", "Type a number, such as 0.5 or 1/2."];
+    if (apart <= room) return ["right", "Right."];
+    if (slip) return ["nearly", `Nearly. ${slip[1]}`];
+    if (Math.abs(x + answer) <= room) return ["nearly", "Nearly: look at the sign."];
+    if (Math.abs(x - 100 * answer) <= 100 * room) return ["nearly", "Nearly: as a share, not in percent."];
+    if (apart <= 4 * room || apart <= 0.05 * Math.abs(answer)) return ["nearly", "Nearly; compute it more precisely."];
+    return ["no", "No; try again, or take a hint."];
+  }
+  document.querySelectorAll(".bnicl-ask").forEach((root, i) => {
+    const asked = JSON.parse(root.dataset.question), form = element("form"), said = element("output", "", { "aria-live": "polite" });
+    const input = asked.choices.length ? element("select") : element("input", "", { type: "text", inputmode: "decimal", autocomplete: "off", size: 9 });
+    asked.choices.forEach((choice) => input.append(element("option", choice)));
+    if (asked.choices.length) input.prepend(element("option", "choose", { value: "", selected: "" }));
+    input.id = `bnicl-answer-${i}`;
+    form.append(element("label", `${asked.ask}: `, { for: input.id }), input, element("button", "check", { type: "submit" }), said);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const [verdict, text] = judge(input.value, asked);
+      said.className = `bnicl-${verdict}`;
+      said.textContent = text;
+    });
+    root.append(form);
+    if (!asked.hints.length) return;
+    const more = element("button", "hint", { type: "button" }), hints = element("ol", "", { "aria-live": "polite" });
+    more.addEventListener("click", () => {
+      hints.append(element("li", asked.hints[hints.childElementCount]));
+      if (hints.childElementCount === asked.hints.length) more.remove();
+    });
+    form.append(more);
+    root.append(hints);
+  });
+});
