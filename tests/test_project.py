@@ -215,3 +215,16 @@ def test_what_the_readme_claims_of_training_holds_in_the_table() -> None:
     own = swept[(swept["predictor"] == "transformer") & (swept["node"] == "average") & (swept["n_context"] >= 2)]
     assert own.groupby(["graph", "seed"]).ngroups == 30
     assert own["regret_bits"].max() < 1e-3
+
+
+def test_the_archives_record_agrees_with_the_citation() -> None:
+    citation, archived = (
+        yaml.safe_load((ROOT / "CITATION.cff").read_text()),
+        json.loads((ROOT / ".zenodo.json").read_text()),
+    )
+    assert archived["title"] == citation["title"]
+    assert archived["version"] == citation["version"] == PROJECT["version"]
+    assert archived["license"] == citation["license"].lower()
+    assert [one["name"] for one in archived["creators"]] == [one["name"] for one in citation["authors"]]
+    paper = citation["preferred-citation"]["identifiers"][0]["value"]
+    assert [one["identifier"] for one in archived["related_identifiers"]] == [paper]
