@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
@@ -65,6 +66,7 @@ MEASURES = {
     "n_context": "rows in the context",
 }
 NONE = "\N{EN DASH}"  # a cell of a table without a number
+COLUMN = 690  # px: the width of a page's column on a wide screen
 _NODE, _QUERY, _MATCH = "#e8eef4", "#fbe3c8", "#1b6ca8"
 
 
@@ -124,8 +126,17 @@ def show(figure: Any, table: pd.DataFrame | None = None, made_by: str | Sequence
         bundle["text/csv"] = table.to_csv(index=not numbered, float_format="%.6g")
     width, height = _size(image)
     names = [made_by] if isinstance(made_by, str) else [*made_by]
-    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height}, "bnicl": {"made_by": names}})
+    about = {"made_by": names, "smallest_text": smallest_text(drawn, width)}
+    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height}, "bnicl": about})
     plt.close(drawn)
+
+
+def smallest_text(figure: Figure, width: int) -> float:
+    """The size in px of a figure's smallest text, where the figure, `width` px wide, stands in a page's column."""
+    sizes = [
+        float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()
+    ]
+    return round(min(sizes, default=100.0) * figure.dpi / 72 * min(1.0, COLUMN / width), 1)
 
 
 def _size(image: str | None) -> tuple[int, int]:
@@ -210,7 +221,7 @@ def network(net: BayesianNetwork, ax: Axes | None = None, title: str = "") -> Ax
     labels = dict(enumerate(map(plain, net.names)))
     style: dict[str, Any] = {"node_color": _NODE, "edgecolors": "#34495e", "node_size": 400, "ax": ax}
     nx.draw_networkx_nodes(graph, position, **style)
-    nx.draw_networkx_labels(graph, position, labels, font_size=7, ax=ax)
+    nx.draw_networkx_labels(graph, position, labels, font_size=8.6, ax=ax)
     nx.draw_networkx_edges(graph, position, node_size=400, edge_color="#34495e", width=1.1, arrowsize=11, ax=ax)
     ax.margins(0.15)
     ax.set_axis_off()
@@ -269,7 +280,7 @@ def heatmap(
         values.detach().numpy(), ax=ax, cmap="vlag_r", center=0, vmin=-most, vmax=most, cbar=False,
         xticklabels=list(columns), yticklabels=list(rows), linewidths=0.4, linecolor="#e3e6e8",
     )  # fmt: skip
-    ax.tick_params(labelsize=8, length=0)
+    ax.tick_params(labelsize=8.5, length=0)
     ax.tick_params(axis="x", labelrotation=90)
     ax.tick_params(axis="y", labelrotation=0)
     ax.set_title(title)

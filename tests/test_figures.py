@@ -1,8 +1,10 @@
 """What a notebook shows: figures that carry their numbers, tables to be read, one palette."""
 
 import io
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +18,7 @@ from bnicl import figures
 from bnicl.batch.parameters import BOOK
 from tools.palette import with_palette
 
+CHAPTERS = sorted(BOOK.glob("*.ipynb"))
 CURVES = pd.DataFrame(
     {
         "n_context": [1, 10, 1, 10, 1, 10, 1, 10],
@@ -88,7 +91,7 @@ def test_a_figure_in_a_notebook_carries_its_numbers_and_its_sources() -> None:
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     NotebookClient(notebook, timeout=120).execute()
     (figure,), (table,), (part,) = ([out for out in cell.outputs if "data" in out] for cell in notebook.cells[1:])
-    assert figure.metadata["bnicl"] == {"made_by": ["sachs"]}
+    assert figure.metadata["bnicl"]["made_by"] == ["sachs"]
     assert figure.metadata["image/png"]["width"] > 100
     assert figure.data["text/csv"] == "x,y\n1,3\n2,4\n"
     assert part.data["text/csv"] == "x,y\n1,3\n2,4\n2,4\n"  # no number of the row in the whole table
@@ -106,3 +109,21 @@ def test_a_palette_keeps_size_and_colours_and_a_light_image_stays() -> None:
         assert image.size == (80, 60)
         assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shades).max() <= 32
     assert with_palette(light) == light
+
+
+def test_the_smallest_text_is_measured_at_the_width_that_a_page_shows() -> None:
+    fig, ax = plt.subplots(figsize=(9, 3))
+    ax.tick_params(labelsize=10)
+    ax.set_title("small", fontsize=6)
+    assert figures.smallest_text(fig, 600) == pytest.approx(6 * 100 / 72, abs=0.05)
+    assert figures.smallest_text(fig, 2 * figures.COLUMN) == pytest.approx(3 * 100 / 72, abs=0.05)
+    ax.set_title("")
+    assert figures.smallest_text(fig, 600) == pytest.approx(10 * 100 / 72, abs=0.05)
+    plt.close(fig)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_text_of_a_figure_is_smaller_than_nine_pixels(path: Path) -> None:
+    outputs = [out for cell in json.loads(path.read_text())["cells"] for out in cell.get("outputs", [])]
+    sizes = [out["metadata"]["bnicl"]["smallest_text"] for out in outputs if "bnicl" in out.get("metadata", {})]
+    assert all(size >= 9 for size in sizes), sizes

@@ -113,7 +113,7 @@ def test_it_goes_by_pointer_touch_and_keyboard(path: str, width: int, browser: A
         for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
             visit.page.keyboard.press(key)
         assert live(visit)["rows"][1][1] == 1 - before["rows"][1][1]
-        box.get_by_role("button", name="ask for X2").press("Enter")
+        box.get_by_role("button", name="predict X2").press("Enter")
         asked = live(visit)
         assert (target, asked["target"]) == (3, 2)
         assert asked["p"] == pytest.approx(answers(asked | {"beta": 20 if path == FIRST else 8}), abs=1e-5, nan_ok=True)
@@ -179,7 +179,7 @@ def test_a_guess_comes_before_the_answers(browser: Any, address: str) -> None:
         box.get_by_label("your guess").press("ArrowRight")
         assert box.locator(".bnicl-room div").count() == 5
         assert "the truth is" in str(box.locator("[aria-live]").inner_text())
-        box.get_by_role("button", name="ask for X4").click()  # another question, another guess
+        box.get_by_role("button", name="predict X4").click()  # another question, another guess
         assert box.locator(".bnicl-room div").count() == 0
 
 

@@ -1,14 +1,15 @@
 // What all pages share: keyboard access to what scrolls, equations that fit, and the parts that the interactive examples
 // are made of. No dependencies.
 addEventListener("load", () => {
-  const fit = () => { // an equation that is wider than the column is set smaller
-    const wide = [...document.querySelectorAll("article div.math mjx-container")];
+  bnicl.fit = (root) => { // an equation that is wider than its place is set smaller
+    const wide = [...root.querySelectorAll("div.math mjx-container")];
     wide.forEach((box) => { box.style.fontSize = box.dataset.size ??= box.style.fontSize; }); // MathJax's own
     wide.map((box) => [box, box.clientWidth / box.scrollWidth, parseFloat(getComputedStyle(box).fontSize)])
       .forEach(([box, share, size]) => { if (share < 0.999) box.style.fontSize = `${Math.max(9, 0.98 * share * size)}px`; });
   };
-  window.MathJax?.startup?.promise?.then(fit);
-  addEventListener("resize", fit);
+  const article = document.querySelector("article"), fit = () => bnicl.fit(article);
+  if (article) window.MathJax?.startup?.promise?.then(fit);
+  if (article) addEventListener("resize", fit);
   for (const box of document.querySelectorAll("article table, article div, article pre"))
     if (box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "auto") box.tabIndex = 0;
   for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role");

@@ -49,7 +49,7 @@
     const inputs = controls(state, changed);
     inputs.select("graph", "graph", Object.keys(PLACES));
     const count = inputs.slider("rows", "n", 1, small ? 12 : 100, 1);
-    inputs.button(small ? "new rows" : "new network", () => { own = null; state.seed += 1; });
+    inputs.button("new network", () => { own = null; state.seed += 1; });
     if (!small) {
       inputs.slider("β of the construction", "beta", 0, 12, 0.5);
       inputs.toggle("guess first", "guessing");
@@ -77,7 +77,7 @@
         } catch (error) { wrong.textContent = error.message; }
       });
       fold.append(element("summary", "paste rows of your own"),
-        element("p", "Up to five columns of two states, the first line with or without names; the graph is the one chosen above, in the order of the columns."),
+        element("p", "Up to five columns of two states, the first line with or without names. The graph is the one chosen above, in the order of the columns; the query starts as a copy of the first row."),
         text, use, wrong);
       return fold;
     }
@@ -101,14 +101,15 @@
     const width = () => own?.names.length ?? 5;
     const named = (m) => own?.names[m] ?? `X${m}`;
     const label = (m, value) => own?.labels[m][value] ?? String(value);
+    const edges = () => shape().slice(0, width()).flatMap((own, m) => own.map((p) => `${named(p)} to ${named(m)}`));
     const ask = (m) => { state.target = m; guess = null; paint(); show(); };
 
     function paint() { // the graph and the table; `show` fills in what hangs on the values
       const parents = shape(), places = PLACES[state.graph];
       const high = Math.max(...places.map(([, y]) => y)) * 60 + 60;
       const svg = element("svg", "", { viewBox: `-30 -30 300 ${high}`, role: "img",
-        "aria-label": `Graph ${state.graph}: ` + parents.flatMap((own, m) => own.map((p) => `X${p} to X${m}`)).join(", ") }, SVG);
-      parents.forEach((own, m) => own.forEach((p) => {
+        "aria-label": `Graph ${state.graph}: ` + edges().join(", ") }, SVG);
+      parents.forEach((own, m) => m < width() && own.forEach((p) => {
         const [from, to] = [places[p], places[m]].map((place) => place.map((value) => 60 * value));
         const far = Math.hypot(to[0] - from[0], to[1] - from[1]), step = (k) => [0, 1].map((i) => to[i] + ((from[i] - to[i]) * k) / far);
         const [tip, left] = [step(20), step(29)], across = [(from[1] - to[1]) / far, (to[0] - from[0]) / far];
@@ -118,7 +119,7 @@
       places.forEach(([x, y], m) => {
         if (m >= width()) return;
         const node = element("g", "", { class: m === state.target ? "bnicl-asked" : parents[state.target].includes(m) ? "bnicl-parent" : "" }, SVG);
-        node.append(element("circle", "", { cx: 60 * x, cy: 60 * y, r: 19 }, SVG), element("text", `X${m}`, { x: 60 * x, y: 60 * y + 5 }, SVG));
+        node.append(element("circle", "", { cx: 60 * x, cy: 60 * y, r: 19 }, SVG), element("text", named(m).length < 5 ? named(m) : `${named(m).slice(0, 3)}.`, { x: 60 * x, y: 60 * y + 5 }, SVG));
         node.addEventListener("click", () => ask(m));
         svg.append(node);
       });
@@ -128,7 +129,7 @@
       head.append(element("td"));
       for (let m = 0; m < width(); m++) {
         const cell = element("th", "", { scope: "col" }), button = element("button", named(m), { type: "button",
-          "aria-pressed": m === state.target, "aria-label": `ask for ${named(m)}` });
+          "aria-pressed": m === state.target, "aria-label": `predict ${named(m)}` });
         button.addEventListener("click", () => { ask(m); table_button(-1, m)?.focus(); });
         cell.append(button);
         head.append(cell);
@@ -189,7 +190,7 @@
         tr.classList.toggle("bnicl-match", match);
         const weights = i < 0 ? [...found.attention.map((head) => head.query), 0] : [...found.attention.map((head) => head.row[codes[i]]), found.built[codes[i]]];
         tr.querySelectorAll(".bnicl-weight").forEach((cell, k) => {
-          cell.textContent = hidden ? "" : weights[k] < 0.0005 ? "0" : weights[k].toFixed(3).slice(1);
+          cell.textContent = hidden ? "" : weights[k] < 0.0005 ? "0" : weights[k].toFixed(3).replace(/^0/, "");
           cell.style.setProperty("--weight", hidden ? 0 : Math.min(1, weights[k] / most));
         });
       });
@@ -222,7 +223,7 @@
         bar.append(element("span", name.replace(" transformer", "")), room, element("span", hidden ? "" : percent(value)));
         made.push(bar);
       }
-      if (truth !== null && !hidden) made.push(element("p", "The upright line is the truth.", { class: "bnicl-note" }));
+      if (truth !== null && !hidden) made.push(element("p", "The vertical line marks the truth.", { class: "bnicl-note" }));
       return made;
     }
     function parts(built, codes, m) { // attention times value, row by row: the constructed transformer's answer
@@ -233,6 +234,7 @@
         if (weight > 0.0005) strip.append(element("div", weight > 0.03 ? `${i + 1}` : "", { class: `bnicl-value${rows[i][m]}`, style: `width:${100 * weight}%`, title: `row ${i + 1}: ${weight.toFixed(3)} × ${rows[i][m]}` }));
       });
       return [element("p", "Shaded: the attention to each row, and to the query itself. L1 H2 is head 2 of layer 1 of the trained transformer.", { class: "bnicl-note" }),
+        ...(own ? [element("p", `Edges: ${edges().join(", ") || "none"}. ${own.names.map((name, k) => `${name}: 0 is ${own.labels[k][0]}, 1 is ${own.labels[k][1]}`).join("; ")}.`, { class: "bnicl-note" })] : []),
         element("p", `The constructed transformer's answer is a sum over rows, attention times value: the dark part of this strip, whose segments are the rows.`, { class: "bnicl-note" }), strip,
         element("p", `Values that layer 1 of the construction erases are struck through; rows that agree on the parents have a bar at the left.`, { class: "bnicl-note" })];
     }

@@ -24,10 +24,12 @@ addEventListener("load", () => {
     tip.querySelectorAll("img").forEach((image) => { image.src = root + image.getAttribute("src"); });
     tip.hidden = false;
     link.setAttribute("aria-describedby", tip.id);
+    const width = Math.min(560, innerWidth - 16);
+    tip.style.width = `${width}px`;
     await window.MathJax?.typesetPromise?.([tip]);
     if (shown !== link) return;
-    const at = link.getBoundingClientRect(), width = Math.min(480, innerWidth - 16);
-    tip.style.width = `${width}px`;
+    bnicl.fit(tip);
+    const at = link.getBoundingClientRect();
     tip.style.left = `${scrollX + Math.max(8, Math.min(at.left, innerWidth - width - 8))}px`;
     const above = at.bottom + tip.offsetHeight + 8 > innerHeight && at.top > tip.offsetHeight + 8;
     tip.style.top = `${scrollY + (above ? at.top - tip.offsetHeight - 4 : at.bottom + 4)}px`;
