@@ -164,6 +164,10 @@ def test_rows_of_ones_own_have_names_or_a_plain_error(browser: Any, address: str
             "a,b\n1,0\n1": "Line 3: expected 2 values, got 1.",
             "a,b\n1,0\n1,": "Line 3: expected 2 values, one is empty.",
             "a\n0\n1\n2": "Column a: expected two states, got 3 (0, 1, 2).",
+            "a,b,c": "Expected rows below the names, got none.",
+            "a,a\n0,1": "Expected different names.",
+            "0 1 1\n1 1 0": "Expected values separated by commas.",
+            "a|b\n0|1": "Expected values separated by commas.",
         }.items():
             assert paste(text) == wrong
             assert live(visit)["rows"] == [[0, 1, 1, 0, 0], [1, 1, 0, 0, 0]]
@@ -176,11 +180,17 @@ def test_a_guess_comes_before_the_answers(browser: Any, address: str) -> None:
         box.get_by_label("guess first").check()
         assert not any(character.isdigit() for character in box.locator("[aria-live]").inner_text())
         assert box.locator(".bnicl-room div").count() == 0
-        box.get_by_label("your guess").press("ArrowRight")
+        for _ in range(3):
+            box.get_by_label("your guess").press("ArrowRight")
+        assert box.locator(".bnicl-room div").count() == 0  # not yet
+        box.get_by_role("button", name="show the answers").press("Enter")
         assert box.locator(".bnicl-room div").count() == 5
+        assert "0.53" in str(box.locator(".bnicl-answers").inner_text())
         assert "the truth is" in str(box.locator("[aria-live]").inner_text())
-        box.get_by_role("button", name="predict X4").click()  # another question, another guess
-        assert box.locator(".bnicl-room div").count() == 0
+        for ask in ("button[aria-label='predict X4']", "button[data-row='-1'][data-node='0']"):
+            box.locator(ask).click()  # another question, another guess
+            assert box.locator(".bnicl-room div").count() == 0
+            box.get_by_role("button", name="show the answers").click()
 
 
 @pytest.mark.parametrize("path", [FIRST, *WHOLE])
@@ -254,12 +264,15 @@ def test_exercises_tell_right_from_nearly_right_and_wrong(browser: Any, address:
         beta = "Beta for a million rows"
         for given, start in {
             "28.3": "Right.",
-            "28,35": "Right.",
+            "28,3": "Right.",
+            "+28.3": "Right.",
+            " 283 / 10": "Right.",
             "14.5": "Nearly. That is log 2N",
             "-28.3": "Nearly: look at the sign.",
             "27.2": "Nearly; compute it more precisely.",
             "1e3": "No; try again",
             "many": "Type a number",
+            "1/0": "Type a number",
         }.items():
             assert told(beta, given).startswith(start), given
         assert told("It computes", "naive inference") == "Right."
@@ -270,3 +283,60 @@ def test_exercises_tell_right_from_nearly_right_and_wrong(browser: Any, address:
             assert box.locator("li").count() == shown
         assert box.get_by_role("button", name="hint").count() == 0
         assert {*visit.ask("Object.keys(localStorage)")} <= {"mode", "theme"}  # the theme's: nothing of the reader
+
+
+def test_numbers_are_read_as_people_write_them(browser: Any, address: str) -> None:
+    cases = {
+        "book/single-structure.html": ("The loss in nats", {"0,386": "Right", "0.557": "Nearly. That is in bits"}),
+        "book/finding-the-graph.html": ("Terms for ten nodes", {"5,120": "Right", "5 120": "Right", "5119": "No"}),
+        "book/mechanism.html": (
+            "Change of the posterior mean",
+            {"\N{MINUS SIGN}0,2": "Right", "\N{EN DASH}0.2": "Right", "0.2": "Nearly"},
+        ),
+    }
+    for path, (label, given) in cases.items():
+        with Visit(browser, f"{address}/{path}") as visit:
+            box = visit.page.locator(f".bnicl-ask:has-text('{label}')")
+            for text, start in given.items():
+                box.locator("input").fill(text)
+                box.locator("input").press("Enter")
+                assert str(box.locator("output").inner_text()).startswith(start), text
+
+
+def test_flipped_values_stay_and_the_query_is_never_in_its_context(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{WHOLE[0]}") as visit:
+        before = live(visit)
+        box = visit.page.locator(".bnicl-live")
+        rows = box.locator("input[type=range]").first
+        box.locator("button[data-row='0'][data-node='0']").click()
+        rows.press("ArrowRight")
+        assert live(visit)["rows"][0][0] == 1 - before["rows"][0][0]
+        box.locator("summary").click()
+        box.get_by_label("your rows").fill("a,b\n" + "0,1\n1,1\n" * 75)
+        box.get_by_role("button", name="use these rows").click()
+        assert (len(live(visit)["rows"]), rows.input_value()) == (150, "150")
+        box.get_by_role("button", name="new network").click()
+        assert (len(live(visit)["rows"]), rows.input_value()) == (100, "100")
+
+
+def test_every_cell_is_reached_by_keyboard_also_for_the_first_node(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{WHOLE[0]}") as visit:
+        live(visit)
+        box = visit.page.locator(".bnicl-live")
+        box.get_by_role("button", name="predict X0").press("Enter")
+        assert box.locator("button[data-row][tabindex='0']").count() == 1
+        box.locator("button[data-row][tabindex='0']").press("ArrowRight")
+        assert box.locator("button[data-row][tabindex='0']").count() == 1
+
+
+def test_weights_that_do_not_come_leave_the_graph_that_is_drawn(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{WHOLE[0]}") as visit:
+        live(visit)
+        visit.page.route("**/weights-chain5.js*", lambda route: route.abort())
+        visit.page.locator(".bnicl-live select").select_option("chain5")
+        visit.page.wait_for_function(
+            "document.querySelector('.bnicl-live [aria-live]').innerText.includes('no weights')"
+        )
+        assert visit.page.locator(".bnicl-live select").input_value() == "general5"
+        visit.page.locator(".bnicl-live button[data-row='0'][data-node='0']").click()
+        assert live(visit)["graph"] == "general5"

@@ -59,3 +59,17 @@ def test_a_preview_stays_on_a_narrow_screen(browser: Any, address: str) -> None:
         visit.page.locator("article a.internal[href$='#equation-eq-bound']").first.hover()
         visit.page.locator("#bnicl-preview").wait_for(state="visible")
         assert visit.ask("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_preview_that_comes_late_does_not_open(browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/book/construction.html") as visit:
+        held = list[Any]()
+        visit.page.route("**/previews.js", lambda route: held.append(route))
+        visit.page.locator("article a.internal[href$='#equation-eq-bound']").first.hover()
+        visit.page.wait_for_timeout(500)
+        visit.page.keyboard.press("Escape")
+        visit.page.mouse.move(0, 0)
+        held[0].continue_()
+        visit.page.wait_for_function("bnicl.previews")
+        visit.page.wait_for_timeout(300)
+        assert not visit.page.locator("#bnicl-preview").is_visible()

@@ -45,7 +45,7 @@
     Object.entries(COLORS).forEach(([name, color]) => inputs.toggle(name, name, color));
     root.append(inputs.box, view);
     const across = (n) => LEFT + (Math.log(n) / Math.log(300)) * (WIDTH - LEFT - 12);
-    const down = (d) => TOP + (1 - Math.min(d, 0.5) / 0.5) * (HEIGHT - TOP - BOTTOM);
+    const down = (d) => TOP + (1 - Math.min(d, 0.6) / 0.6) * (HEIGHT - TOP - BOTTOM);
     function line(x1, y1, x2, y2) {
       return element("line", "", { x1, y1, x2, y2, stroke: "#c8ccd0" }, SVG);
     }
@@ -53,10 +53,11 @@
       const parents = GRAPHS[state.graph], net = network(parents, 300, state.seed);
       const sizes = [...SIZES.filter((n) => n < state.n), state.n];
       const curve = sizes.map((n) => distances(net, parents, n, state.alpha)), last = curve[curve.length - 1];
-      const words = Object.keys(COLORS).map((name) => `${name} ${last[name].toFixed(4)}`).join(", ");
+      const words = Object.keys(COLORS).filter((name) => state[name]).map((name) => `${name} ${last[name].toFixed(4)}`).join(", ");
+      const rows = `${state.n} ${state.n === 1 ? "row" : "rows"}`;
       const picture = element("svg", "", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "bnicl-plot",
-        "aria-label": `Total variation to the truth against the rows of the context. After ${state.n} rows: ${words}.` }, SVG);
-      for (const d of [0, 0.1, 0.2, 0.3, 0.4, 0.5]) {
+        "aria-label": `Total variation to the truth against the rows of the context. After ${rows}: ${words}.` }, SVG);
+      for (const d of [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) {
         picture.append(line(LEFT, down(d), WIDTH - 12, down(d)), element("text", d.toFixed(1), { x: LEFT - 8, y: down(d) + 4, "text-anchor": "end" }, SVG));
       }
       for (const n of [1, 3, 10, 30, 100, 300]) {
@@ -73,7 +74,7 @@
           picture.append(dot);
         });
       }
-      view.replaceChildren(element("p", `After ${state.n} rows, total variation to the truth: ${words}.`, { class: "bnicl-result" }), picture);
+      view.replaceChildren(element("p", `After ${rows}, total variation to the truth: ${words || "nothing is shown"}.`, { class: "bnicl-result" }), picture);
       root.example = { parents, tables: net.tables, rows: net.rows.slice(0, state.n), alpha: state.alpha, found: last };
     }
     draw();

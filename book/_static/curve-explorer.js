@@ -26,7 +26,7 @@
       const shown = Object.keys(COLORS).filter((name) => state[name] && own[name].length);
       const drawn = shown.filter((name) => !decades || own[name].some(([, mean]) => mean > 1e-4)), scale = decades ? Math.log10 : (value) => value;
       const values = drawn.flatMap((name) => own[name].map(([, mean]) => scale(mean))).filter(Number.isFinite);
-      const [low, high] = decades ? [Math.floor(Math.min(...values)), Math.ceil(Math.max(...values))] : [Math.min(...values), Math.max(...values)];
+      const [low, high] = !values.length ? [0, 1] : decades ? [Math.floor(Math.min(...values)), Math.ceil(Math.max(...values))] : [Math.min(...values), Math.max(...values)];
       const down = (value) => TOP + (1 - (scale(value) - low) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
       const picture = element("svg", "", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "bnicl-plot",
         "aria-label": `${state.measure} on ${state.graph} against the rows of the context, mean over the seeds` }, SVG);
@@ -53,7 +53,7 @@
       }
       const short = (value) => String(+value.toPrecision(3));
       const words = Object.entries(found).map(([name, [mean, sd]]) => (mean || sd ? `${name} ${short(mean)} ± ${short(sd)}` : `${name} 0, the floor`));
-      said.textContent = `With ${n} rows: ${words.join(", ") || "nothing is shown"}.`;
+      said.textContent = `With ${n} ${n === 1 ? "row" : "rows"}: ${words.join(", ") || "nothing is shown"}.`;
       picture.addEventListener("pointermove", (event) => {
         const box = picture.getBoundingClientRect(), x = ((event.clientX - box.left) / box.width) * WIDTH;
         const near = sizes.reduce((best, size) => (Math.abs(across(size) - x) < Math.abs(across(best) - x) ? size : best));

@@ -1,21 +1,22 @@
 // A field beside an exercise: the reader's number or choice is told right, nearly right or not; hints come in steps.
 addEventListener("load", () => {
   const { element } = bnicl;
-  const number = (text) => { // 0.5, 0,5, 1/2, 50 % and 1e-3
-    const plain = text.trim().replace(/,(?=\d{3}\b)/g, "").replace(",", ".").replace("−", "-");
-    const [, value, under, percent] = plain.match(/^(-?[\d.]+(?:e[+-]?\d+)?)(?:\s*\/\s*([\d.]+))?\s*(%?)$/i) ?? [];
+  const number = (text) => { // 0.5, 0,5, 5,120, 1/2, 50 % and 1e-3
+    const plain = text.replace(/[−–]/g, "-").replace(/[\s\u00a0\u202f']/g, "").replace(/^\+/, "")
+      .replace(/^-?[1-9]\d{0,2}(,\d{3})+(?!\d)/, (whole) => whole.replaceAll(",", "")).replace(",", ".");
+    const [, value, under, percent] = plain.match(/^(-?[\d.]+(?:e[+-]?\d+)?)(?:\/(-?[\d.]+))?(%?)$/i) ?? [];
     return value === undefined ? NaN : (+value / (under ? +under : 1)) * (percent ? 0.01 : 1);
   };
   function judge(given, { answer, within, slips, choices }) {
     const slip = slips.find(([value]) => (choices.length ? value === given : Math.abs(number(value) - number(given)) <= within + 1e-9));
     if (choices.length) return given === answer ? ["right", "Right."] : ["no", slip ? `No. ${slip[1]}` : "No; try again, or take a hint."];
     const x = number(given), apart = Math.abs(x - answer), room = within + 1e-9 * Math.abs(answer);
-    if (Number.isNaN(x)) return ["no", "Type a number, such as 0.5 or 1/2."];
+    if (!Number.isFinite(x)) return ["no", "Type a number, such as 0.5 or 1/2."];
     if (apart <= room) return ["right", "Right."];
     if (slip) return ["nearly", `Nearly. ${slip[1]}`];
     if (Math.abs(x + answer) <= room) return ["nearly", "Nearly: look at the sign."];
     if (Math.abs(x - 100 * answer) <= 100 * room) return ["nearly", "Nearly: as a share, not in percent."];
-    if (apart <= 4 * room || apart <= 0.05 * Math.abs(answer)) return ["nearly", "Nearly; compute it more precisely."];
+    if (within && (apart <= 4 * room || apart <= 0.05 * Math.abs(answer))) return ["nearly", "Nearly; compute it more precisely."];
     return ["no", "No; try again, or take a hint."];
   }
   document.querySelectorAll(".bnicl-ask").forEach((root, i) => {

@@ -21,22 +21,26 @@
   // Rows of up to five columns of two states each, with or without a line of names; an Error says what is wrong.
   function parse(text) {
     const lines = text.trim().split(/\r?\n/).map((line) => line.split(/[,;\t]/).map((cell) => cell.trim().replace(/^"(.*)"$/, "$1")));
-    const width = lines[0].length;
+    const width = lines[0].length, below = new Set(lines.slice(1).flat()), plain = (cell) => cell === "0" || cell === "1";
     if (!text.trim()) throw new Error("Expected rows, got nothing.");
+    if (width === 1 && lines.some(([cell]) => /[ |]/.test(cell))) throw new Error("Expected values separated by commas.");
     if (width > 5) throw new Error(`Expected at most five columns, got ${width}.`);
     lines.forEach((line, i) => {
       if (line.length !== width) throw new Error(`Line ${i + 1}: expected ${width} values, got ${line.length}.`);
       if (line.includes("")) throw new Error(`Line ${i + 1}: expected ${width} values, one is empty.`);
     });
     const states = (m, from) => [...new Set(lines.slice(from).map((line) => line[m]))].sort();
-    const named = lines.length > 1 && lines[0].some((cell, m) => cell !== "0" && cell !== "1" && !states(m, 1).includes(cell));
+    const named = !lines[0].every((cell) => plain(cell) || below.has(cell)); // what stands nowhere below is a name
     const names = named ? lines[0] : lines[0].map((_, m) => `X${m}`), rows = lines.slice(named ? 1 : 0);
+    if (!rows.length) throw new Error("Expected rows below the names, got none.");
+    if (new Set(names).size < width) throw new Error("Expected different names.");
     if (rows.length > ROWS) throw new Error(`Expected at most ${ROWS} rows, got ${rows.length}.`);
     const labels = names.map((name, m) => {
       const own = states(m, named ? 1 : 0);
       if (own.length > 2) throw new Error(`Column ${name}: expected two states, got ${own.length} (${own.slice(0, 4).join(", ")}).`);
-      if (own.every((label) => label === "0" || label === "1")) return ["0", "1"];
-      return own.length === 2 ? own : [own[0], `not ${own[0]}`];
+      if (own.every(plain)) return ["0", "1"];
+      if (own.length === 2) return own;
+      return /^(no|n|false|f|off|absent)$/i.test(own[0]) ? [own[0], `not ${own[0]}`] : [`not ${own[0]}`, own[0]];
     });
     return { names, labels, rows: rows.map((row) => NODES.map((m) => (m < width ? labels[m].indexOf(row[m]) : 0))) };
   }
@@ -44,8 +48,9 @@
   function start(root) {
     const small = root.dataset.size === "small";
     const state = { graph: root.dataset.graph ?? "general5", n: small ? 10 : 20, target: 3, seed: +(root.dataset.seed ?? 1018), beta: 8, guessing: false };
-    const shape = () => bnicl.weights[state.graph].parents;
-    let own = null, rows = [], query = [], tables = null, guess = null; // own: what was pasted
+    // own: what was pasted. current: the graph that is drawn. pool: all rows there are, of which the first n are shown.
+    let own = null, current = null, pool = [], rows = [], query = [], tables = null, guess = null, source = "";
+    const shape = () => bnicl.weights[current].parents;
     const inputs = controls(state, changed);
     inputs.select("graph", "graph", Object.keys(PLACES));
     const count = inputs.slider("rows", "n", 1, small ? 12 : 100, 1);
@@ -84,19 +89,32 @@
 
     // --- what is shown -----------------------------------------------------------------------------------------------
     function changed(key) { // other rows, or another graph: everything is drawn anew
+      guess = null;
       if (key === "beta" || key === "guessing") return show();
-      load(state.graph).then(() => {
-        const drawn = network(shape(), (small ? 12 : 100) + 1, state.seed);
-        const pasted = own?.rows.slice(0, state.n);
-        rows = pasted ?? drawn.rows.slice(0, state.n).map((row) => [...row]);
-        query = own ? [...own.rows[0]] : [...drawn.rows[drawn.rows.length - 1]];
-        tables = own ? null : drawn.tables;
-        guess = null;
+      const graph = state.graph;
+      load(graph).then(() => {
+        if (graph !== state.graph) return; // another was chosen meanwhile
+        current = graph;
+        const now = own ?? `${graph} ${state.seed}`;
+        if (now !== source) { // else what was flipped stays
+          const drawn = network(shape(), (small ? 12 : 100) + 1, state.seed);
+          pool = own ? own.rows : drawn.rows.slice(0, -1);
+          query = [...(own ? pool[0] : drawn.rows[drawn.rows.length - 1])];
+          tables = own ? null : drawn.tables;
+          source = now;
+        }
+        count.max = pool.length;
+        state.n = Math.min(state.n, pool.length);
+        rows = pool.slice(0, state.n);
         inputs.sync();
-        count.max = Math.max(small ? 12 : 100, own?.rows.length ?? 0);
         paint();
         show();
-      }).catch((error) => { said.textContent = error.message; });
+      }).catch((error) => {
+        if (graph !== state.graph) return;
+        said.textContent = error.message;
+        if (current) state.graph = current;
+        inputs.sync();
+      });
     }
     const width = () => own?.names.length ?? 5;
     const named = (m) => own?.names[m] ?? `X${m}`;
@@ -105,10 +123,10 @@
     const ask = (m) => { state.target = m; guess = null; paint(); show(); };
 
     function paint() { // the graph and the table; `show` fills in what hangs on the values
-      const parents = shape(), places = PLACES[state.graph];
+      const parents = shape(), places = PLACES[current];
       const high = Math.max(...places.map(([, y]) => y)) * 60 + 60;
       const svg = element("svg", "", { viewBox: `-30 -30 300 ${high}`, role: "img",
-        "aria-label": `Graph ${state.graph}: ` + edges().join(", ") }, SVG);
+        "aria-label": `Graph ${current}: ` + edges().join(", ") }, SVG);
       parents.forEach((own, m) => m < width() && own.forEach((p) => {
         const [from, to] = [places[p], places[m]].map((place) => place.map((value) => 60 * value));
         const far = Math.hypot(to[0] - from[0], to[1] - from[1]), step = (k) => [0, 1].map((i) => to[i] + ((from[i] - to[i]) * k) / far);
@@ -135,7 +153,7 @@
         head.append(cell);
       }
       if (!small) {
-        const { n_layers, n_heads } = bnicl.weights[state.graph];
+        const { n_layers, n_heads } = bnicl.weights[current];
         for (let layer = 0; layer < n_layers; layer++)
           for (let h = 0; h < n_heads; h++) head.append(element("th", `L${layer + 1} H${h + 1}`, { scope: "col", class: "bnicl-head", title: `layer ${layer + 1}, head ${h + 1}` }));
         head.append(element("th", "con\u00adstruc\u00adted", { scope: "col", class: "bnicl-head" }));
@@ -150,8 +168,8 @@
       for (let m = 0; m < width(); m++) {
         const cell = element("td");
         if (i >= 0 || m < state.target) {
-          const button = element("button", "", { type: "button", "data-row": i, "data-node": m, tabindex: i < 0 && m === 0 ? 0 : -1 });
-          button.addEventListener("click", () => { row[m] = 1 - row[m]; show(); });
+          const button = element("button", "", { type: "button", "data-row": i, "data-node": m, tabindex: m === 0 && i === (state.target ? -1 : 0) ? 0 : -1 });
+          button.addEventListener("click", () => { row[m] = 1 - row[m]; guess = null; show(); });
           cell.append(button);
         } else cell.textContent = m === state.target ? "?" : "";
         tr.append(cell);
@@ -167,14 +185,13 @@
       const next = grid.querySelector(`button[data-row="${+at.row + step[0]}"][data-node="${+at.node + step[1]}"]`);
       event.preventDefault();
       if (!next) return;
-      event.target.tabIndex = -1;
-      next.tabIndex = 0;
+      grid.querySelectorAll("button[data-row]").forEach((button) => { button.tabIndex = button === next ? 0 : -1; });
       next.focus();
     }
 
     function show() {
       const parents = shape(), m = state.target, family = [...parents[m], m];
-      const found = bnicl.solve(state.graph, rows, query, m, small ? 20 : state.beta), codes = bnicl.codes(rows);
+      const found = bnicl.solve(current, rows, query, m, small ? 20 : state.beta), codes = bnicl.codes(rows);
       const truth = tables ? tables[m][bnicl.place(parents[m], query)] : null;
       const hidden = state.guessing && guess === null;
       grid.querySelectorAll("button[data-row]").forEach((button) => {
@@ -196,9 +213,9 @@
       });
       answers.replaceChildren(...bars(found.p, truth, hidden));
       if (!small) sum.replaceChildren(...(hidden ? [] : parts(found.built, codes, m)));
-      said.textContent = hidden ? "Move the slider to your guess to see the answers." : sentence(found.p, truth);
+      said.textContent = hidden ? "Guess first, with the slider; then show the answers." : sentence(found.p, truth);
       if (!root.example) performance.mark("bnicl-answer");
-      root.example = { graph: state.graph, parents, rows, query, target: m, beta: state.beta, truth, ...found };
+      root.example = { graph: current, parents, rows, query, target: m, beta: state.beta, truth, ...found };
     }
     function sentence(p, truth) {
       const m = state.target, given = query.slice(0, m).map((value, k) => `${named(k)} = ${label(k, value)}`).join(", ");
@@ -209,10 +226,13 @@
     function bars(p, truth, hidden) {
       const made = [element("p", `P(${named(state.target)} = ${label(state.target, 1)})`, { class: "bnicl-title" })];
       if (state.guessing) {
-        const bar = element("div", "", { class: "bnicl-answer" }), input = element("input", "", { type: "range", min: 0, max: 1, step: 0.01, value: guess ?? 0.5, "aria-label": "your guess" });
-        input.addEventListener("change", () => { guess = +input.value; show(); answers.querySelector("input")?.focus(); });
-        bar.append(element("span", "your guess"), input, element("span", guess === null ? "" : guess.toFixed(2)));
-        made.push(bar);
+        const bar = element("div", "", { class: "bnicl-answer" }), value = element("span", (guess ?? 0.5).toFixed(2));
+        const input = element("input", "", { type: "range", min: 0, max: 1, step: 0.01, value: guess ?? 0.5, "aria-label": "your guess" });
+        const check = element("button", "show the answers", { type: "button" });
+        input.addEventListener("input", () => { value.textContent = (+input.value).toFixed(2); });
+        check.addEventListener("click", () => { guess = +input.value; show(); });
+        bar.append(element("span", "your guess"), input, value);
+        made.push(bar, ...(hidden ? [check] : []));
       }
       for (const [name, value] of Object.entries(p)) {
         const bar = element("div", "", { class: "bnicl-answer" }), room = element("div", "", { class: "bnicl-room" });

@@ -2,7 +2,7 @@
 addEventListener("load", () => {
   const { element } = bnicl, root = new URL("..", document.querySelector("script[src*='preview.js']").src).href;
   const tip = element("div", "", { class: "bnicl-preview", role: "tooltip", id: "bnicl-preview", hidden: "" });
-  let loading = null, timer = 0, shown = null;
+  let loading = null, timer = 0, shown = null, wanted = null; // the link whose preview is seen, and the last that asked for one
   const load = () => (loading ??= new Promise((done) => {
     const script = element("script", "", { src: `${root}_static/previews.js` });
     script.addEventListener("load", () => done(bnicl.previews));
@@ -11,14 +11,17 @@ addEventListener("load", () => {
   }));
   function hide() {
     clearTimeout(timer);
+    wanted = null;
     tip.hidden = true;
     shown?.removeAttribute("aria-describedby");
     shown = null;
   }
   async function show(link) {
+    wanted = link;
     const text = (await load())[link.href.replace(root, "").replace(/\?[^#]*/, "")];
-    if (!text || timer === 0) return;
+    if (wanted !== link) return;
     hide();
+    if (!text) return;
     shown = link;
     tip.innerHTML = text;
     tip.querySelectorAll("img").forEach((image) => { image.src = root + image.getAttribute("src"); });
