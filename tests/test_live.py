@@ -267,7 +267,7 @@ def test_exercises_tell_right_from_nearly_right_and_wrong(browser: Any, address:
             "28,3": "Right.",
             "+28.3": "Right.",
             " 283 / 10": "Right.",
-            "14.5": "Nearly. That is log 2N",
+            "14.5": "Not quite. That is log 2N",
             "-28.3": "Nearly: look at the sign.",
             "27.2": "Nearly; compute it more precisely.",
             "1e3": "No; try again",
@@ -287,7 +287,7 @@ def test_exercises_tell_right_from_nearly_right_and_wrong(browser: Any, address:
 
 def test_numbers_are_read_as_people_write_them(browser: Any, address: str) -> None:
     cases = {
-        "book/single-structure.html": ("The loss in nats", {"0,386": "Right", "0.557": "Nearly. That is in bits"}),
+        "book/single-structure.html": ("The loss in nats", {"0,386": "Right", "0.557": "Not quite. That is in bits"}),
         "book/finding-the-graph.html": ("Terms for ten nodes", {"5,120": "Right", "5 120": "Right", "5119": "No"}),
         "book/mechanism.html": (
             "Change of the posterior mean",

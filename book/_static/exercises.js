@@ -7,15 +7,15 @@ addEventListener("load", () => {
     const [, value, under, percent] = plain.match(/^(-?[\d.]+(?:e[+-]?\d+)?)(?:\/(-?[\d.]+))?(%?)$/i) ?? [];
     return value === undefined ? NaN : (+value / (under ? +under : 1)) * (percent ? 0.01 : 1);
   };
-  function judge(given, { answer, within, slips, choices }) {
+  function judge(given, { ask, answer, within, slips, choices }) {
     const slip = slips.find(([value]) => (choices.length ? value === given : Math.abs(number(value) - number(given)) <= within + 1e-9));
     if (choices.length) return given === answer ? ["right", "Right."] : ["no", slip ? `No. ${slip[1]}` : "No; try again, or take a hint."];
     const x = number(given), apart = Math.abs(x - answer), room = within + 1e-9 * Math.abs(answer);
     if (!Number.isFinite(x)) return ["no", "Type a number, such as 0.5 or 1/2."];
     if (apart <= room) return ["right", "Right."];
-    if (slip) return ["nearly", `Nearly. ${slip[1]}`];
+    if (slip) return ["no", `Not quite. ${slip[1]}`];
     if (Math.abs(x + answer) <= room) return ["nearly", "Nearly: look at the sign."];
-    if (Math.abs(x - 100 * answer) <= 100 * room) return ["nearly", "Nearly: as a share, not in percent."];
+    if (answer > 0 && answer < 1 && Math.abs(x - 100 * answer) <= 100 * room && /share|P\(|most|spread/i.test(ask)) return ["nearly", "Nearly: as a share, not in percent."];
     if (within && (apart <= 4 * room || apart <= 0.05 * Math.abs(answer))) return ["nearly", "Nearly; compute it more precisely."];
     return ["no", "No; try again, or take a hint."];
   }
@@ -25,7 +25,7 @@ addEventListener("load", () => {
     asked.choices.forEach((choice) => input.append(element("option", choice)));
     if (asked.choices.length) input.prepend(element("option", "choose", { value: "", selected: "" }));
     input.id = `bnicl-answer-${i}`;
-    form.append(element("label", `${asked.ask}: `, { for: input.id }), input, element("button", "check", { type: "submit" }), said);
+    form.append(element("label", /\?$/.test(asked.ask) ? `${asked.ask} ` : `${asked.ask}: `, { for: input.id }), input, element("button", "check", { type: "submit" }), said);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const [verdict, text] = judge(input.value, asked);
