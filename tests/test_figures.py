@@ -115,6 +115,7 @@ def test_the_smallest_text_is_measured_at_the_width_that_a_page_shows() -> None:
     fig, ax = plt.subplots(figsize=(9, 3))
     ax.tick_params(labelsize=10)
     ax.set_title("small", fontsize=6)
+    fig.canvas.draw()  # before that the ticks have no text
     assert figures.smallest_text(fig, 600) == pytest.approx(6 * 100 / 72, abs=0.05)
     assert figures.smallest_text(fig, 2 * figures.COLUMN) == pytest.approx(3 * 100 / 72, abs=0.05)
     ax.set_title("")
