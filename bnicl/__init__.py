@@ -1,7 +1,8 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Rooms, in the order of the paper: networks, estimators, transformer, training, evaluation; then figures, files and
-edges, own (a network and rows of the reader's own), batch (chapters as programs) and the command line.
+Rooms, in the order of the paper: networks, estimators, transformer, training, evaluation; then figures, readable
+(tables), files and edges, own (a network and rows of the reader's own), batch (chapters as programs) and the command
+line.
 
 The public names are those of `__init__.pyi`; each is imported when it is first used.
 """

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from bnicl import figures
+from bnicl import figures, readable
 from bnicl.batch.parameters import BOOK
 from tools.palette import with_palette
 
@@ -71,12 +71,12 @@ def test_the_papers_figure_has_a_panel_for_each_predictor_and_one_for_the_averag
 def test_a_table_has_one_header_row_the_same_digits_and_no_gaps() -> None:
     wide = CURVES.pivot(index="network", columns=["predictor", "n_context"], values="tv")
     wide.loc["asia", ("MLE", 1)] = None
-    shown = figures.flat(wide)
+    shown = readable.flat(wide)
     assert list(shown.columns) == ["network", "MLE, 1", "MLE, 10", "naive, 1", "naive, 10"]
-    assert shown["MLE, 1"].tolist() == ["0.4", figures.NONE]
+    assert shown["MLE, 1"].tolist() == ["0.4", readable.NONE]
     assert shown["MLE, 10"].tolist() == ["0.20", "0.25"]
-    assert "NaN" not in figures.as_html(wide)
-    assert '<td class="text-right">0.25</td>' in figures.as_html(wide)
+    assert "NaN" not in readable.as_html(wide)
+    assert '<td class="text-right">0.25</td>' in readable.as_html(wide)
 
 
 def test_a_figure_in_a_notebook_carries_its_numbers_and_its_sources() -> None:

@@ -17,7 +17,7 @@ from bnicl.batch.parameters import ROOT, cells_of_notebook, chapter_path
 
 PACKAGE = ROOT / "bnicl"
 # No number of a table depends on these: what draws, what runs chapters, what reads files of a reader's own.
-NO_NUMBERS = ("__init__", "__main__", "commands", "figures", "own", "edges", "files", "batch")
+NO_NUMBERS = ("__init__", "__main__", "commands", "figures", "readable", "own", "edges", "files", "batch")
 TABLE = "table"  # the tag of a cell that makes a saved table
 _IMPORT = (ast.Import, ast.ImportFrom)
 
