@@ -37,6 +37,7 @@ def test_a_choice_is_right_where_the_solution_says_so() -> None:
         {"right": "c", "choices": ["a", "b"], "shown": "a"},
         {"right": "a", "choices": ["a", "b"]},
         {"number": 0},
+        {"right": "a", "choices": ["a", "b"], "shown": "a", "slips": {1: "b"}},
         {"number": 1, "hint": "a"},
     ],
 )

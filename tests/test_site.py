@@ -13,15 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 import bnicl
 from tests.visits import NEEDED, SITE, Visit, example
+from tools import make_pdf
 
 ROOT = Path(__file__).parent.parent
-TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-ORDER = [TOC["root"], *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"])]
-PAGES = [f"{name}.html" for name in ORDER]
+PAGES = [f"{name}.html" for name in make_pdf.PAGES]
 WIDTHS = (1280, 390)
 MOST_BYTES, MOST_OF_THE_SITE = 1.5e6, 30e6
 pytestmark = NEEDED

@@ -2,17 +2,15 @@
 
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SITE = Path(__file__).parent.parent / "_build" / "html"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+from tools.make_pdf import CHROMIUM, SITE
+
 NEEDED = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
     pytest.mark.skipif(not (SITE / "book" / "index.html").is_file(), reason="there are no pages: make book"),

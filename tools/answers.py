@@ -38,7 +38,7 @@ class Question(BaseModel):
     ask: str
     number: Annotated[int, Field(ge=1)] | None = None
     within: Annotated[float, Field(ge=0)] = 0.0
-    slips: dict[float | str, str] = {}
+    slips: dict[float, str] = {}
     choices: list[str] = []
     right: str | None = None
     shown: str | None = None
@@ -50,6 +50,8 @@ class Question(BaseModel):
             raise ValueError("number: expected either a number or choices with the right one")
         if self.right is not None and (self.right not in self.choices or self.shown is None):
             raise ValueError("right: expected one of the choices, and what the solution shows for it")
+        if self.right is not None and self.slips:
+            raise ValueError("slips: expected none beside choices")
         return self
 
     def answer(self, printed: str) -> float | str:
@@ -108,7 +110,7 @@ def fill_in(app: Sphinx, document: nodes.document) -> None:
             "ask": question.ask,
             "answer": question.answer(printed_by(cells, node["label"])),
             "within": question.within,
-            "slips": [[str(slip), why] for slip, why in question.slips.items()],
+            "slips": [*question.slips.items()],
             "choices": question.choices,
             "hints": question.hints,
         }

@@ -12,7 +12,7 @@ from urllib.parse import urldefrag
 from bs4 import BeautifulSoup, Tag
 
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
-LINKS = "article a.reference.internal[href*='#'], article a.internal[href*='#']"
+LINKS = "article a.internal[href*='#']"
 
 
 def shown(target: Tag) -> str | None:

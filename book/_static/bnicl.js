@@ -16,11 +16,6 @@ addEventListener("load", () => {
 });
 
 window.bnicl = (() => {
-  const GRAPHS = {
-    "chain of 4": [[], [0], [1], [2]],
-    "sprinkler": [[], [0], [0], [1, 2]],
-    "three parents": [[], [], [], [0, 1, 2]],
-  };
   const random = (seed) => () => {
     seed = (seed + 0x6d2b79f5) | 0;
     let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
@@ -95,5 +90,5 @@ window.bnicl = (() => {
       },
     };
   }
-  return { GRAPHS, network, place, element, controls };
+  return { network, place, element, controls };
 })();

@@ -2,7 +2,12 @@
 // Tables are drawn from Dirichlet(1/2), for which the posterior mean with alpha 1/2 is the optimum on average. Where no
 // row matches, MLE and naive inference answer 1/2.
 (() => {
-  const { GRAPHS, network, place, element, controls } = bnicl;
+  const { network, place, element, controls } = bnicl;
+  const GRAPHS = {
+    "chain of 4": [[], [0], [1], [2]],
+    "sprinkler": [[], [0], [0], [1, 2]],
+    "three parents": [[], [], [], [0, 1, 2]],
+  };
   const SVG = "http://www.w3.org/2000/svg";
   const COLORS = { "MLE": "#0173b2", "naive": "#de8f05", "posterior mean": "#029e73" };
   const SIZES = [1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300];

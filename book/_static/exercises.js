@@ -7,15 +7,14 @@ addEventListener("load", () => {
     const [, value, under, percent] = plain.match(/^(-?[\d.]+(?:e[+-]?\d+)?)(?:\/(-?[\d.]+))?(%?)$/i) ?? [];
     return value === undefined ? NaN : (+value / (under ? +under : 1)) * (percent ? 0.01 : 1);
   };
-  function judge(given, { ask, answer, within, slips, choices }) {
-    const slip = slips.find(([value]) => (choices.length ? value === given : Math.abs(number(value) - number(given)) <= within + 1e-9));
-    if (choices.length) return given === answer ? ["right", "Right."] : ["no", slip ? `No. ${slip[1]}` : "No; try again, or take a hint."];
+  function judge(given, { answer, within, slips, choices }) {
+    if (choices.length) return given === answer ? ["right", "Right."] : ["no", "No; try again, or take a hint."];
     const x = number(given), apart = Math.abs(x - answer), room = within + 1e-9 * Math.abs(answer);
+    const slip = slips.find(([value]) => Math.abs(value - x) <= within + 1e-9);
     if (!Number.isFinite(x)) return ["no", "Type a number, such as 0.5 or 1/2."];
     if (apart <= room) return ["right", "Right."];
     if (slip) return ["no", `Not quite. ${slip[1]}`];
     if (Math.abs(x + answer) <= room) return ["nearly", "Nearly: look at the sign."];
-    if (answer > 0 && answer < 1 && Math.abs(x - 100 * answer) <= 100 * room && /share|P\(|most|spread/i.test(ask)) return ["nearly", "Nearly: as a share, not in percent."];
     if (within && (apart <= 4 * room || apart <= 0.05 * Math.abs(answer))) return ["nearly", "Nearly; compute it more precisely."];
     return ["no", "No; try again, or take a hint."];
   }

@@ -46,14 +46,14 @@
   }
 
   function start(root) {
-    const small = root.dataset.size === "small";
+    const small = root.dataset.size === "small", most = small ? 12 : 100; // rows that are drawn
     const state = { graph: root.dataset.graph ?? "general5", n: small ? 10 : 20, target: 3, seed: +(root.dataset.seed ?? 1018), beta: 8, guessing: false };
     // own: what was pasted. current: the graph that is drawn. pool: all rows there are, of which the first n are shown.
     let own = null, current = null, pool = [], rows = [], query = [], tables = null, guess = null, source = "";
     const shape = () => bnicl.weights[current].parents;
     const inputs = controls(state, changed);
     inputs.select("graph", "graph", Object.keys(PLACES));
-    const count = inputs.slider("rows", "n", 1, small ? 12 : 100, 1);
+    const count = inputs.slider("rows", "n", 1, most, 1);
     inputs.button("new network", () => { own = null; state.seed += 1; });
     if (!small) {
       inputs.slider("β of the construction", "beta", 0, 12, 0.5);
@@ -97,7 +97,7 @@
         current = graph;
         const now = own ?? `${graph} ${state.seed}`;
         if (now !== source) { // else what was flipped stays
-          const drawn = network(shape(), (small ? 12 : 100) + 1, state.seed);
+          const drawn = network(shape(), most + 1, state.seed);
           pool = own ? own.rows : drawn.rows.slice(0, -1);
           query = [...(own ? pool[0] : drawn.rows[drawn.rows.length - 1])];
           tables = own ? null : drawn.tables;
@@ -148,7 +148,7 @@
       for (let m = 0; m < width(); m++) {
         const cell = element("th", "", { scope: "col" }), button = element("button", named(m), { type: "button",
           "aria-pressed": m === state.target, "aria-label": `predict ${named(m)}` });
-        button.addEventListener("click", () => { ask(m); table_button(-1, m)?.focus(); });
+        button.addEventListener("click", () => { ask(m); grid.querySelectorAll("th button")[m].focus(); });
         cell.append(button);
         head.append(cell);
       }
@@ -177,7 +177,6 @@
       if (!small) for (let k = 0; k < 5; k++) tr.append(element("td", "", { class: "bnicl-weight" }));
       return tr;
     }
-    const table_button = (i, m) => grid.querySelector(`button[data-row="${i}"][data-node="${m}"]`) ?? grid.querySelectorAll("th button")[m];
     function walk(event) { // arrows go from cell to cell
       const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
       const at = event.target.dataset;
@@ -201,14 +200,14 @@
         button.setAttribute("aria-label", `${i < 0 ? "query" : `row ${i + 1}`}, ${named(node)} is ${label(node, value)}`);
       });
       const lines = [...grid.querySelectorAll("tr")].slice(1);
-      const most = Math.max(...found.attention.flatMap((head) => Object.values(head.row)), ...codes.map((code) => found.built[code]));
+      const largest = Math.max(...found.attention.flatMap((head) => Object.values(head.row)), ...codes.map((code) => found.built[code]));
       lines.forEach((tr, at) => {
         const i = at - 1, match = i >= 0 && parents[m].every((p) => rows[i][p] === query[p]);
         tr.classList.toggle("bnicl-match", match);
         const weights = i < 0 ? [...found.attention.map((head) => head.query), 0] : [...found.attention.map((head) => head.row[codes[i]]), found.built[codes[i]]];
         tr.querySelectorAll(".bnicl-weight").forEach((cell, k) => {
           cell.textContent = hidden ? "" : weights[k] < 0.0005 ? "0" : weights[k].toFixed(3).replace(/^0/, "");
-          cell.style.setProperty("--weight", hidden ? 0 : Math.min(1, weights[k] / most));
+          cell.style.setProperty("--weight", hidden ? 0 : Math.min(1, weights[k] / largest));
         });
       });
       answers.replaceChildren(...bars(found.p, truth, hidden));
