@@ -45,7 +45,7 @@ PALETTE = {
     "transformer, from construction": "#f0905a",
     "transformer, from random": "#8a3d00",
 }
-OTHERS = ("#34495e", "#e377c2", "#17a2a2", "#bcbd22", "#7f6000", "#6b8fb5", "#2f2f2f", "#c0392b")  # no predictor's
+OTHERS = ("#34495e", "#7f6000", "#9db1c6", "#7986cb", "#5d4037", "#4e6e58", "#c9b458", "#2f2f2f")  # like no predictor's
 MARKERS = {
     "constructed transformer": "X",
     "MLE": "o",
@@ -54,9 +54,10 @@ MARKERS = {
     "model average": "^",
     "transformer": "P",
 }
+_MORE_MARKERS = ("v", "<", ">", "p", "h", "d", "8", "*")
 MEASURES = {
     "tv": "total variation to the truth",
-    "ratio": "total variation over the optimum's",
+    "ratio": "total variation,\nover the optimum's",
     "regret_bits": "regret (bits)",
     "millibits": "regret (millibits)",
     "mode_accuracy": "mode accuracy",
@@ -77,6 +78,17 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name: a predictor's own, and others for whatever is none."""
     rest = iter(OTHERS * (1 + len(names) // len(OTHERS)))
     return {name: PALETTE.get(name) or next(rest) for name in names}
+
+
+def markers(names: Sequence[str]) -> dict[str, str]:
+    """A marker for each name: a predictor's own, and others for whatever is none."""
+    rest = iter(_MORE_MARKERS * (1 + len(names) // len(_MORE_MARKERS)))
+    return {name: MARKERS.get(name) or next(rest) for name in names}
+
+
+def shades(names: Sequence[str], colour: str = OTHERS[0]) -> dict[str, Any]:
+    """Shades of one colour for names that have an order, from light to dark."""
+    return dict(zip(names, sns.light_palette(colour, len(names) + 1)[1:], strict=True))
 
 
 def use_style() -> None:
@@ -149,35 +161,53 @@ def _size(image: str | None) -> tuple[int, int]:
 # --- networks and contexts ------------------------------------------------------------------------
 
 
-def network(net: BayesianNetwork, ax: Axes | None = None, title: str = "") -> Axes:
-    """The graph, parents above their children."""
+def network(
+    net: BayesianNetwork,
+    ax: Axes | None = None,
+    title: str = "",
+    position: Mapping[str, tuple[float, float]] | None = None,
+) -> Axes:
+    """The graph, parents above their children.
+
+    position: where each node stands, by its name, instead.
+    """
     ax = ax or plt.subplots(figsize=(4, 3))[1]
     graph = nx.DiGraph()
     graph.add_nodes_from(range(net.n_nodes))
     graph.add_edges_from(net.edges)
-    for layer, nodes in enumerate(nx.topological_generations(graph)):
-        for node in nodes:
-            graph.nodes[node]["layer"] = -layer
-    position = nx.multipartite_layout(graph, subset_key="layer", align="horizontal")
-    # Every other node of a layer a little lower: an edge over two layers is then seen past the node between.
-    for layer in nx.topological_generations(graph):
-        for i, node in enumerate(layer):
-            position[node] = position[node] + [0.0, -0.06 * (i % 2)]
+    places = _layers(graph) if position is None else {m: position[name] for m, name in enumerate(net.names)}
     labels = dict(enumerate(map(plain, net.names)))
-    style: dict[str, Any] = {"node_color": _NODE, "edgecolors": "#34495e", "node_size": 400, "ax": ax}
-    nx.draw_networkx_nodes(graph, position, **style)
-    nx.draw_networkx_labels(graph, position, labels, font_size=8.6, ax=ax)
-    nx.draw_networkx_edges(graph, position, node_size=400, edge_color="#34495e", width=1.1, arrowsize=11, ax=ax)
-    ax.margins(0.15)
+    size = min(1600.0, max(400.0, (5.4 * max(map(len, net.names)) + 6) ** 2))  # as wide as the longest name, in pt
+    style: dict[str, Any] = {"node_color": _NODE, "edgecolors": "#34495e", "node_size": size, "ax": ax}
+    nx.draw_networkx_nodes(graph, places, **style)
+    nx.draw_networkx_labels(graph, places, labels, font_size=8.8, ax=ax)
+    nx.draw_networkx_edges(graph, places, node_size=size, edge_color="#34495e", width=1.1, arrowsize=11, ax=ax)
+    ax.margins(0.12)
     ax.set_axis_off()
     ax.set_title(title)
     return ax
 
 
+def _layers(graph: nx.DiGraph) -> dict[int, tuple[float, float]]:
+    """Where each node stands if parents are above their children."""
+    generations = list(nx.topological_generations(graph))
+    for layer, nodes in enumerate(generations):
+        for node in nodes:
+            graph.nodes[node]["layer"] = -layer
+    place = nx.multipartite_layout(graph, subset_key="layer", align="horizontal")
+    # Every other node of a layer a little lower: an edge over two layers is then seen past the node between.
+    lower = {node: 0.06 * (i % 2) for nodes in generations for i, node in enumerate(nodes)}
+    return {node: (x, y - lower[node]) for node, (x, y) in place.items()}
+
+
 def networks(nets: dict[str, BayesianNetwork], columns: int = 3) -> Figure:
     """Several graphs side by side, each under its name."""
     rows = -(-len(nets) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(9, 3.5 * rows), squeeze=False)
+    deep = [len(list(nx.topological_generations(nx.DiGraph(net.edges)))) for net in nets.values()]
+    heights = [0.7 + 0.6 * max(deep[columns * i : columns * (i + 1)]) for i in range(rows)]
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(7.6, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (name, net) in zip(axes.flat, nets.items(), strict=False):
@@ -260,7 +290,7 @@ def curves(
     grid = sns.relplot(
         data=shown.assign(**{hue: shown[hue].astype(str)}), x="n_context", y=y, hue=hue, style=hue, col=panel,
         col_wrap=columns if panel else None, kind="line", palette=own, hue_order=names, style_order=names,
-        markers={name: MARKERS.get(name, "X") for name in names}, dashes=False, errorbar=None if band else "sd",
+        markers=markers(names), dashes=False, errorbar=None if band else "sd",
         height=2.9 if columns < 3 else 2.5, aspect=1.45 if columns < 3 else 1.1,
     )  # fmt: skip
     for key, ax in grid.axes_dict.items() if panel else [(None, grid.ax)]:
@@ -321,15 +351,19 @@ def plain_log_axis(ax: Axes) -> None:
 def training(
     history: Sequence[dict[str, float]], optimum: str = "posterior mean", loss: str = "cross-entropy (nats)"
 ) -> Figure:
-    """A run's loss, and its total variation to the truth with that of the optimum beside it, against its steps."""
+    """A run's loss, and by how much its total variation to the truth is above the optimum's, against its steps.
+
+    What is less than 0.1 % above, or below, is drawn at 0.1 %.
+    """
     table = pd.DataFrame(history)
+    table["above"] = (100 * (table["tv"] / table["tv_floor"] - 1)).clip(lower=0.1)
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
     sns.lineplot(table, x="step", y="loss", color=PALETTE["transformer"], ax=left)
     left.set(xlabel="steps of training", ylabel=loss)
-    for column, name in (("tv", "transformer"), ("tv_floor", optimum)):
-        sns.lineplot(table, x="step", y=column, color=PALETTE[name], label=name, ax=right)
-    right.set(xlabel="steps of training", ylabel=MEASURES["tv"], ylim=(0, None))
-    right.legend()
+    sns.lineplot(table, x="step", y="above", color=PALETTE["transformer"], ax=right)
+    right.set(xlabel="steps of training", yscale="log")
+    right.set_ylabel(f"total variation above\nthe {optimum}'s (%)")
+    right.yaxis.set_major_formatter("{x:g}")
     sns.despine(figure)
     return figure
 

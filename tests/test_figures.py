@@ -43,6 +43,21 @@ def test_every_predictor_has_a_colour_of_its_own_and_nothing_else_has_one_of_the
     assert {mixed["wet"], mixed["dry"]} <= set(figures.OTHERS)
 
 
+def lab(colour: str) -> np.ndarray:
+    """CIE 1976 lightness and hues of an sRGB colour, in which distances are those that the eye sees."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ linear / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_nothing_looks_like_a_predictor_that_it_is_not() -> None:
+    for i, other in enumerate(figures.OTHERS):
+        for colour in [*figures.PALETTE.values(), *figures.OTHERS[:i]]:
+            assert np.linalg.norm(lab(other) - lab(colour)) > 16, (other, colour)
+
+
 def test_no_chapter_draws_with_another_palette() -> None:
     for path in BOOK.glob("*.ipynb"):
         assert not re.search(r'palette=\\"colorblind|plt\.show\(', path.read_text()), path.name
@@ -109,6 +124,21 @@ def test_a_palette_keeps_size_and_colours_and_a_light_image_stays() -> None:
         assert image.size == (80, 60)
         assert np.abs(np.asarray(image.convert("RGB")).astype(int) - shades).max() <= 32
     assert with_palette(light) == light
+
+
+def test_a_palette_keeps_the_colours_of_a_figure() -> None:
+    table = pd.concat([CURVES.assign(predictor=name, tv=i + CURVES["tv"]) for i, name in enumerate(figures.PALETTE)])
+    drawn = io.BytesIO()
+    figures.curves(table, panel="network").figure.savefig(drawn, format="png")
+    before, after = (
+        np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        for png in (drawn.getvalue(), with_palette(drawn.getvalue()))
+    )
+    for colour in figures.PALETTE.values():
+        own = (before == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(2)
+        assert own.any(), colour
+        assert (before[own] == after[own]).all(), colour
+    assert np.abs(before.astype(int) - after).mean() < 0.5
 
 
 def test_the_smallest_text_is_measured_at_the_width_that_a_page_shows() -> None:

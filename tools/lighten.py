@@ -1,6 +1,6 @@
 """Makes the built pages lighter.
 
-Figures get a palette of 64 colours, notebooks to download lose their outputs, and the theme's second copy of its
+Figures get a palette, notebooks to download lose their outputs, and the theme's second copy of its
 icons, a script of 1.5 MB, goes: the pages show those of its font.
 """
 
