@@ -171,6 +171,32 @@ def test_claims_are_cards_on_a_narrow_screen(browser: Any, address: str) -> None
         assert len({place["y"] for place in places if place is not None}) == 4  # one below the other
 
 
+# Each caption's contrast with the page, weight of its letters, and the grounds of the page's figures.
+CAPTIONS = """() => {
+  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const luminance = rgb => rgb.reduce((sum, v, i) => sum + linear(v / 255) * [0.2126, 0.7152, 0.0722][i], 0);
+  const read = (part, name) => luminance(getComputedStyle(part)[name].match(/[\\d.]+/g).slice(0, 3).map(Number));
+  return [...document.querySelectorAll('article figcaption')].map(caption => {
+    const levels = [read(caption, 'color'), read(document.body, 'backgroundColor')].sort((a, b) => b - a);
+    return [(levels[0] + 0.05) / (levels[1] + 0.05), Number(getComputedStyle(caption).fontWeight)];
+  });
+}"""
+GROUNDS = (
+    "[...document.querySelectorAll('article .cell_output img')].map(image => getComputedStyle(image).backgroundColor)"
+)
+PADDING = """[...document.querySelectorAll('article table:not(.bnicl-cells) td')]
+  .map(cell => [parseFloat(getComputedStyle(cell).paddingLeft), parseFloat(getComputedStyle(cell).paddingRight)])"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_captions_stand_out_and_figures_have_one_frame(path: str, scheme: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{path}", 1280, scheme) as visit:
+        assert all(contrast >= 7 and weight >= 400 for contrast, weight in visit.ask(CAPTIONS))
+        assert set(visit.ask(GROUNDS)) <= {"rgb(255, 255, 255)"}
+        assert all(min(sides) >= 8 for sides in visit.ask(PADDING))
+
+
 def test_paper_has_the_article_alone(browser: Any, address: str) -> None:
     with Visit(browser, f"{address}/book/construction.html") as visit:
         visit.page.emulate_media(media="print")
