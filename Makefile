@@ -30,6 +30,7 @@ html:
 	@$(PY) tools/copy_mathjax.py
 	@$(PY) -m tools.make_curves
 	@$(PY) -m tools.make_weights
+	@$(PY) -m tools.make_picture
 	@mkdir -p _build; made="$(PROFILE) $$(find bnicl -name "*.py*" -not -name "*.pyc" | sort | xargs cat constraints.txt _config.yml | cksum)"; \
 	  [ "$$made" = "$$(cat _build/made-from 2>/dev/null)" ] || rm -rf _build/.jupyter_cache; echo "$$made" > _build/made-from
 	@BNICL_PROFILE=$(PROFILE) $(PY) -m tools.fill_cache

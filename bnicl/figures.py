@@ -302,7 +302,8 @@ def curves(
             ax.plot(means.index, means, color="#444", linestyle="--", linewidth=1.2)
         for height, name in (levels or {}).items():
             ax.axhline(height, color=PALETTE.get(name, "#444"), linewidth=1, linestyle=":")
-            ax.annotate(name, (0.01, height), xycoords=("axes fraction", "data"), va="bottom", fontsize="small")
+            where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            ax.annotate(name, (0.01, height), (0, 4), **where, va="bottom", fontsize="small")
         plain_log_axis(ax)
     if not levels and not reference:
         grid.set(ylim=(0, None))

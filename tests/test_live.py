@@ -7,6 +7,7 @@ import torch
 
 import bnicl
 from tests.visits import NEEDED, SITE, Visit
+from tools import make_picture
 
 pytestmark = NEEDED
 GRAPHS = ("chain5", "tree5", "general5")
@@ -212,10 +213,24 @@ def test_the_first_prediction_takes_less_than_a_second(browser: Any, address: st
     assert min(took) < 1
 
 
-def test_without_javascript_there_is_a_figure(browser: Any, address: str) -> None:
-    with Visit(browser, f"{address}/{FIRST}", java_script_enabled=False) as visit:
-        assert visit.page.locator("article img").first.is_visible()
+@pytest.mark.parametrize("page", [FIRST, "book/construction.html", "book/mechanism.html"])
+def test_without_javascript_there_is_a_picture_of_it(page: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{page}", java_script_enabled=False) as visit:
+        picture = visit.page.locator("article noscript img")
+        assert picture.is_visible()
+        assert picture.evaluate("image => image.naturalWidth") > 500
         assert "needs JavaScript" in visit.page.locator("article noscript").first.inner_text()
+
+
+def test_the_picture_shows_what_python_answers() -> None:
+    rows, query, _, found = make_picture.answers()
+    net = bnicl.load_network(make_picture.GRAPH)
+    parents = list(net.parents[make_picture.TARGET])
+    matching = rows[(rows[:, parents] == query[parents]).all(1), make_picture.TARGET]
+    assert len(matching) == 3  # as its alternative text says
+    assert found["MLE"] == pytest.approx(matching.double().mean().item())
+    assert found["posterior mean"] == pytest.approx((matching.sum().item() + 0.5) / (len(matching) + 1))
+    assert abs(found["trained"] - found["posterior mean"]) < 0.05
 
 
 def test_the_cards_numbers_are_those_of_the_tables(browser: Any, address: str) -> None:
