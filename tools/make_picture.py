@@ -52,7 +52,7 @@ if __name__ == "__main__":
     rows, query, truth, found = answers()
     figures.sns.set_theme(style="white", rc={"svg.fonttype": "none", "svg.hashsalt": "bnicl"})
     table = figures.context(bnicl.load_network(GRAPH), rows, query, TARGET)
-    figure = table.figure
+    figure = plt.gcf()
     figure.set_size_inches(9, 4.2)
     table.set_position((0.0, 0.0, 0.55, 0.95))
     bars(figure.add_axes((0.72, 0.2, 0.33, 0.55)), truth, found)
