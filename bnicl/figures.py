@@ -6,6 +6,7 @@ A predictor has the same colour and marker in the whole book, and nothing else h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,7 +108,7 @@ def use_style() -> None:
     from IPython import get_ipython
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    set_matplotlib_formats("retina")
+    set_matplotlib_formats("svg")
     if (shell := get_ipython()) is not None:
         formatters = shell.display_formatter.formatters
         formatters["text/html"].for_type(pd.DataFrame, as_html)
@@ -120,7 +121,8 @@ def use_style() -> None:
 def show(figure: Any, table: pd.DataFrame | None = None, made_by: str | Sequence[str] = ()) -> None:
     """Shows a figure in a notebook, with the tidy table that it was drawn from.
 
-    figure: of matplotlib, one of its axes, or a grid of seaborn. table: its numbers, which the page offers as CSV.
+    figure: of matplotlib, one of its axes, or a grid of seaborn; shown as SVG.
+    table: its numbers, which the page offers as CSV.
     made_by: the committed tables of results/ behind them; none where the page itself computed them.
     """
     from IPython.core.pylabtools import print_figure
@@ -128,17 +130,20 @@ def show(figure: Any, table: pd.DataFrame | None = None, made_by: str | Sequence
 
     drawn: Figure = figure if isinstance(figure, Figure) else figure.figure
     bundle: dict[str, Any] = {"text/plain": f"<Figure with {len(drawn.axes)} panels>"}
-    image = print_figure(drawn, "png", dpi=2 * drawn.dpi, base64=True)  # twice the resolution, for sharp screens
-    if image is not None:
-        bundle["image/png"] = image
+    with plt.rc_context({"svg.hashsalt": "bnicl"}):  # the same figure is the same file
+        image = str(print_figure(drawn, "svg", metadata={"Date": None}))
+    bundle["image/svg+xml"] = image
     if table is not None:
         numbered = table.index.name is None and pd.api.types.is_integer_dtype(table.index)  # rows, or some of them
         bundle["text/csv"] = table.to_csv(index=not numbered, float_format="%.6g")
     width, height = _size(image)
     names = [made_by] if isinstance(made_by, str) else [*made_by]
     about = {"made_by": names, "smallest_text": smallest_text(drawn, width)}
-    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height}, "bnicl": about})
+    display(bundle, raw=True, metadata={"image/svg+xml": {"width": width, "height": height}, "bnicl": about})
     plt.close(drawn)
+
+
+_PX = 96 / 72  # a point in px
 
 
 def smallest_text(figure: Figure, width: int) -> float:
@@ -146,16 +151,14 @@ def smallest_text(figure: Figure, width: int) -> float:
     sizes = [
         float(text.get_fontsize()) for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()
     ]
-    return round(min(sizes, default=100.0) * figure.dpi / 72 * min(1.0, COLUMN / width), 1)
+    return round(min(sizes, default=100.0) * _PX * min(1.0, COLUMN / width), 1)
 
 
-def _size(image: str | None) -> tuple[int, int]:
-    """Width and height at which a base64 PNG of twice the resolution is shown: they stand in its first bytes."""
-    import base64
-    import struct
-
-    width, height = struct.unpack(">II", base64.b64decode((image or "")[:40])[16:24])
-    return width // 2, height // 2
+def _size(image: str) -> tuple[int, int]:
+    """Width and height in px of an SVG that states them in points."""
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', image)
+    assert found is not None
+    return round(_PX * float(found[1])), round(_PX * float(found[2]))
 
 
 # --- networks and contexts ------------------------------------------------------------------------

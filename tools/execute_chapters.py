@@ -1,9 +1,8 @@
-"""Executes chapters in place, without the time stamps that would change at every run, and with light figures.
+"""Executes chapters in place, without the time stamps that would change at every run.
 
 The figure of the README is one of theirs, copied out.
 """
 
-import base64
 import sys
 import time
 from pathlib import Path
@@ -12,25 +11,17 @@ import nbformat
 from nbclient import NotebookClient
 
 from bnicl.batch.kernels import own_kernel
-from tools.palette import with_palette
 
 README_FIGURE = "fig-total-variation"
-README_IMAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "readme.png"
+README_IMAGE = Path(__file__).resolve().parents[1] / "book" / "_static" / "readme.svg"
 
 
-def figure(notebook: nbformat.NotebookNode, name: str) -> bytes | None:
+def figure(notebook: nbformat.NotebookNode, name: str) -> str | None:
     """The image that the cell with this figure name shows, if the notebook has such a cell."""
     for cell in notebook.cells:
         if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
-            return next(base64.b64decode(o.data["image/png"]) for o in cell.outputs if "image/png" in o.get("data", {}))
+            return next(o.data["image/svg+xml"] for o in cell.outputs if "image/svg+xml" in o.get("data", {}))
     return None
-
-
-def lighten(notebook: nbformat.NotebookNode) -> None:
-    """Gives every figure among the outputs a palette."""
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        for kind in [kind for kind in output.get("data", {}) if kind.endswith("image/png")]:
-            output.data[kind] = base64.b64encode(with_palette(base64.b64decode(output.data[kind]))).decode()
 
 
 def execute(path: Path) -> None:
@@ -47,12 +38,11 @@ def execute(path: Path) -> None:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    lighten(notebook)
     partial = path.with_suffix(".partial")
     nbformat.write(notebook, partial)
     partial.rename(path)
     if image := figure(notebook, README_FIGURE):
-        README_IMAGE.write_bytes(image)
+        README_IMAGE.write_text(image)
     print(f"{path}: {time.perf_counter() - begin:.1f} s")
 
 

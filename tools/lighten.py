@@ -1,19 +1,14 @@
 """Makes the built pages lighter.
 
-Figures get a palette, notebooks to download lose their outputs, and the theme's second copy of its
-icons, a script of 1.5 MB, goes: the pages show those of its font.
+Notebooks to download lose their outputs, and the theme's second copy of its icons, a script of 1.5 MB, goes: the
+pages show those of its font.
 """
 
 import json
 import re
 from pathlib import Path
 
-from tools.palette import with_palette
-
 SITE = Path(__file__).resolve().parents[1] / "_build" / "html"
-
-for path in SITE.glob("_images/*.png"):
-    path.write_bytes(with_palette(path.read_bytes()))
 
 for path in SITE.glob("_sources/book/*.ipynb"):
     notebook = json.loads(path.read_text())
