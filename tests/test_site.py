@@ -163,6 +163,18 @@ def test_equations_are_whole_on_a_narrow_screen(path: str, browser: Any, address
         assert [equation for equation in visit.ask(NARROW) if not all(equation[:3])] == []
 
 
+SHRUNK = """() => [...document.querySelectorAll('article .cell_output figure img')]
+  .map(image => [image.getBoundingClientRect().width, Math.min(690, parseFloat(image.style.width) || image.naturalWidth)])
+  .filter(([shown, wanted]) => shown < wanted - 1)"""
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_figures_keep_the_size_of_their_text_on_a_narrow_screen(path: str, browser: Any, address: str) -> None:
+    with Visit(browser, f"{address}/{path}", 390) as visit:
+        visit.page.wait_for_load_state("load")
+        assert visit.ask(SHRUNK) == []
+
+
 def test_claims_are_cards_on_a_narrow_screen(browser: Any, address: str) -> None:
     with Visit(browser, f"{address}/book/claims.html", 390) as visit:
         cells = visit.page.locator(".bnicl-claims tbody tr").first.locator("td")

@@ -19,6 +19,8 @@ def test_a_trained_transformer_is_small_has_a_card_and_is_near_the_optimum(path:
     run = bnicl.load_trained(path.stem)
     assert f"{run.history[-1]['step']:.0f} steps" in card
     assert json.loads(card.split("configuration: `")[1].split("`")[0])["graph"] == run.config.graph
+    assert f"for contexts of {run.config.min_context} to {run.config.max_context} rows" in card
+    assert "not for other graphs" in card
     networks = run.config.networks
     table = bnicl.evaluate({"it": run, "naive": bnicl.NaiveFrequency(run.cardinalities, "marginal")}, networks, [100])
     regret = table[table["node"] == "average"].set_index("predictor")["regret_bits"]

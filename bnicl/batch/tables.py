@@ -108,6 +108,10 @@ def _keep(weights: Path, folder: Path, sweep: str, run: str, manifest: dict[str,
         "",
         f'A transformer trained on the graph `{config.graph}`; `bnicl.load_trained("{weights.stem}")` reads it.',
         "",
+        f"- for contexts of {config.min_context} to {config.max_context} rows from networks on this graph whose tables "
+        f"come from the prior in the configuration (default: Dirichlet({config.alpha:g}))",
+        "- not for other graphs or orders of the columns, for missing values, or for decisions about people: it keeps "
+        "the prior of its training whatever the rows are about",
         f"- made by `bnicl sweep sweeps/{sweep}.yml`, run `{run}`, commit {manifest['commit']}; its measures are in "
         f"`results/{sweep}.csv`",
         f"- {last['step']:.0f} steps in {last['seconds']:.0f} s; after them a regret of "
