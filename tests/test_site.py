@@ -164,7 +164,8 @@ def test_equations_are_whole_on_a_narrow_screen(path: str, browser: Any, address
 
 
 SHRUNK = """() => [...document.querySelectorAll('article .cell_output figure img')]
-  .map(image => [image.getBoundingClientRect().width, Math.min(690, parseFloat(image.style.width) || image.naturalWidth)])
+  .map(image => [image.getBoundingClientRect().width, parseFloat(image.style.width) || image.naturalWidth])
+  .map(([shown, own]) => [shown, Math.min(690, own)])
   .filter(([shown, wanted]) => shown < wanted - 1)"""
 
 
