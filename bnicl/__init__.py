@@ -1,6 +1,6 @@
 """Bayesian networks in context: the code behind an executable book.
 
-Rooms, in the order of the paper: networks, estimators, transformer, training, evaluation; then figures, readable
+Parts, in the order of the paper: networks, estimators, transformer, training, evaluation; then figures, readable
 (tables), files and edges, own (a network and rows of the reader's own), batch (chapters as programs) and the command
 line.
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-if TYPE_CHECKING:  # what a command needs is imported when it is called: --help is to take no time
+if TYPE_CHECKING:  # each command imports what it needs when it is called, so that --help is fast
     from bnicl.batch.sweeps import Sweep
 
 
@@ -30,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             if warning.category is UserWarning:
                 print(f"bnicl: warning: {_one_line(warning.message)}", file=sys.stderr)
         return code
-    except BrokenPipeError:  # whoever reads has seen enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, MemoryError) as error:
         print(f"bnicl: {_one_line(error)}", file=sys.stderr)
         return 2
-    except RuntimeError as error:  # torch says so of memory that it does not get
+    except RuntimeError as error:  # how torch reports memory that it could not get
         if "allocate memory" not in str(error):
             raise
         print("bnicl: memory: expected enough for this call, got less", file=sys.stderr)
@@ -70,7 +70,7 @@ def _one_line(error: BaseException | str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and takes -5e-4 for a number."""
+    """Reports an error in one line, and accepts -5e-4 as a number."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from bnicl.transformer.construction import construct_mle_transformer
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """`bnicl predict`: one answer on the screen, or those to a file of queries in another file."""
+    """`bnicl predict`: one answer on the screen, or the answers to a file of queries, written to another file."""
     if (arguments.queries is None) != (arguments.out is None):
         raise ValueError("--queries: expected together with --out, a file for the answers, got one of the two")
     if arguments.queries is not None and (arguments.given or arguments.train):
@@ -66,7 +66,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """`bnicl generate`: new rows, the figure that sets their marginals beside the context's, and a manifest."""
+    """`bnicl generate`: new rows, the figure that compares their marginals with the context's, and a manifest."""
     import matplotlib.pyplot as plt
 
     from bnicl import figures

@@ -1,7 +1,7 @@
 """A graph as a list of edges, which takes its states from a file of rows.
 
 It has a line `parent,child` for each edge, with or without a header such as `from,to`, and a line with one name for a
-node without any. What does not fit is refused with its line.
+node without any. Anything that does not fit is refused, with its line.
 """
 
 from __future__ import annotations

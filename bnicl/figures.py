@@ -76,13 +76,13 @@ def plain(text: str) -> str:
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name: a predictor's own, and others for whatever is none."""
+    """A colour for each name: a predictor's own, and spare ones for all other names."""
     rest = iter(OTHERS * (1 + len(names) // len(OTHERS)))
     return {name: PALETTE.get(name) or next(rest) for name in names}
 
 
 def markers(names: Sequence[str]) -> dict[str, str]:
-    """A marker for each name: a predictor's own, and others for whatever is none."""
+    """A marker for each name: a predictor's own, and spare ones for all other names."""
     rest = iter(_MORE_MARKERS * (1 + len(names) // len(_MORE_MARKERS)))
     return {name: MARKERS.get(name) or next(rest) for name in names}
 
@@ -93,7 +93,7 @@ def shades(names: Sequence[str], colour: str = OTHERS[0]) -> dict[str, Any]:
 
 
 def use_style() -> None:
-    """White background, a light grid, sizes for a page column; tables as `as_html` shows them, with their CSV."""
+    """White background, a light grid, sizes for a page column; tables as `as_html` shows them."""
     sns.set_theme(
         style="whitegrid",
         palette=list(OTHERS),
@@ -280,7 +280,7 @@ def curves(
 ) -> Any:
     """A measure against the number of context rows: a curve for each `hue`, a panel for each value of `panel`.
 
-    Where the table has several rows for a point, such as those of several seeds: mean and standard deviation.
+    Where the table has several rows for a point, such as those of several seeds, it shows mean and standard deviation.
     Infinite values have no place on an axis and are left out.
 
     y: the column of the measure. band: the columns that bound its interval, in place of the standard deviation.
@@ -357,7 +357,7 @@ def training(
 ) -> Figure:
     """A run's loss, and by how much its total variation to the truth is above the optimum's, against its steps.
 
-    What is less than 0.1 % above, or below, is drawn at 0.1 %.
+    Values that are less than 0.1 % above it, or below it, are drawn at 0.1 %.
     """
     table = pd.DataFrame(history)
     table["above"] = (100 * (table["tv"] / table["tv_floor"] - 1)).clip(lower=0.1)

@@ -1,8 +1,8 @@
 """Rows of a network as CSV.
 
 A file has one column for each node, under the node's name and in any order, and a line for each row; a value is the
-name of one of the node's states ("yes", "0", "LOW"), with or without blanks around it, and 1.0 is 1. What does not fit
-is refused with its line. A file is read a block of lines at a time: counts of a file of any length fit in memory.
+name of one of the node's states ("yes", "0", "LOW"), with or without blanks around it, and 1.0 is 1. Anything else
+is refused, with its line. A file is read a block of lines at a time: counts of a file of any length fit in memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RowsFile:
     """A CSV file of rows, whose text is read once; where an edge list takes its states from it, what was read is kept.
 
     gaps: whether a cell may be without a value (empty, NA, N/A, NaN, NULL, None, ?, unless that is the name of a
-    state). Raises ValueError for a file that is not there or has no header.
+    state). The first reading raises ValueError for a file that is not there or has no header.
     """
 
     def __init__(self, path: str | os.PathLike[str], gaps: bool = False) -> None:
@@ -72,8 +72,8 @@ def read_rows(path: RowsPath, net: BayesianNetwork, gaps: bool = False) -> Rows:
     gaps: as for `RowsFile`; a cell without a value is ABSENT.
 
     Raises ValueError, with the file and its lines, for a file that is not there, is not text in UTF-8 or has no rows;
-    for columns that are missing, unknown, without a name or there twice; for cells without a value, if they may not
-    be, and for states the node lacks.
+    for columns that are missing, unknown, without a name or repeated; for cells without a value, unless these are
+    allowed; and for states the node lacks.
     """
     return torch.cat(list(_blocks(opened(path, gaps), net)))
 
@@ -210,7 +210,7 @@ def records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _count_records(path: Path, width: int) -> int:
-    """How many rows a file has in which cells may be empty: a line that ends too early must not pass for one."""
+    """How many rows a file with empty cells has: a line that ends too early must not pass for a row."""
     n = empty = 0
     for line, fields in records(path):
         if not fields:

@@ -1,6 +1,6 @@
 """A network and rows of the reader's own: from files to an answer in one call.
 
-`posterior` answers one question, `fit` is what it does first, and `answer_file` answers a file of questions: line by
+`posterior` answers one question, `fit` is its first step, and `answer_file` answers a file of questions: line by
 line in another file, a block at a time. There an empty cell is unknown, and the answers hold what was asked, the
 probability of each state of the target, the interval or standard error that goes with it, how many rows it rests on,
 and whether the target's own table was all that mattered.
@@ -138,11 +138,11 @@ def posterior(
 
     network, rows, estimator, alpha, missing: as for `fit`.
     target: the name of a node. given: states by the names of nodes; any set of nodes but the target.
-    samples: so many weighted samples instead of the exact sum, where one table does not answer. seed: of those, and
-    of the tables drawn for the credible interval of the posterior mean.
+    samples: how many weighted samples replace the exact sum, where one table is not enough. seed: for these, and
+    for the tables drawn for the credible interval of the posterior mean.
 
     Where the evidence holds the target's parents and none of its descendants, the constructed transformer answers.
-    Raises ValueError for names and states that there are not, for evidence that is impossible under the fit, and for a
+    Raises ValueError for names and states that do not exist, for evidence that is impossible under the fit, and for a
     sum that is too wide, with its size.
 
     >>> rows = torch.tensor([[0, 0], [0, 0], [0, 1], [1, 1]])

@@ -23,7 +23,7 @@ def plus_minus(mean: pd.Series, sd: pd.Series) -> pd.Series:
 
 
 def flat(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for reading: one header row, what named its rows as columns, whole numbers without a point, no NaN.
+    """A table for reading: one header row, row labels as columns, whole numbers without a point, no NaN.
 
     >>> flat(pd.DataFrame({"MLE": [0.5, None], "rows": [5.0, 20.0]}, index=pd.Index(["a", "b"], name="node")))
       node  MLE rows

@@ -1,7 +1,7 @@
 """Many runs at once: Dask distributed hands them to worker processes, on this machine or on a cluster.
 
-A worker has one thread and executes one run at a time. A run whose worker dies is given to another by Dask
-itself; a run that fails is reported and not tried again. What has finished stays where `runs.execute` put it.
+A worker has one thread and executes one run at a time. If a worker dies, Dask itself gives its run to
+another; a run that fails is reported and not tried again. Finished runs stay where `runs.execute` put them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-CONNECT_SECONDS = 8.0  # until a scheduler that does not answer is given up
-PATIENCE_SECONDS = 60.0  # that a scheduler which was there and is gone is waited for
+CONNECT_SECONDS = 8.0  # before giving up on a scheduler that does not answer
+PATIENCE_SECONDS = 60.0  # to wait for a scheduler that was there and is gone
 GIB_PER_WORKER = 1.5  # a kernel with torch, pandas and seaborn
 
 
@@ -51,12 +51,12 @@ def execute_all(
     With `scheduler`, the address of a Dask scheduler, its workers execute them. Without, `workers` processes on
     this machine do, by default as many as it has cores and memory for, the cores shared between them.
 
-    Raises ConnectionError where no scheduler answers within ten seconds, ValueError where one of its workers
+    Raises ConnectionError where no scheduler answers within eight seconds, ValueError where one of its workers
     has another version of the code or of a package, more than one thread or no access to `out`, and
     SchedulerLost if it goes away for more than a minute.
     """
     if not todo:
-        return {}  # without the seconds that Dask takes to be imported
+        return {}  # saves the seconds that importing Dask takes
     from distributed.utils import silence_logging_cmgr
     from tqdm import tqdm
 
@@ -146,7 +146,7 @@ def _connected(scheduler: str | None, workers: int | None, n_runs: int) -> Itera
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes that are started inside ignore Ctrl-C, which goes to all of a terminal: the client stops them."""
+    """Processes started inside ignore Ctrl-C, which reaches every process of a terminal: the client stops them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Kernels for runs: of this very interpreter, with its bnicl, started again where they die at the start."""
+"""Kernels for runs: they use this very interpreter and its bnicl, and start again if they die at the start."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def this_bnicl_first() -> str:
 
 
 def once_it_starts(start: Callable[..., T], *args: object, **options: object) -> T:
-    """What `start` returns, which starts a kernel; tries again where that never answered, so that no cell has run.
+    """The result of `start`, which starts a kernel; tries again if the kernel never answered, as no cell has run then.
 
     Kernels that start at the same time may be given the same port: one of them then ends at once, or is not heard.
     """
@@ -81,7 +81,7 @@ def remaining(time_limit: float | None) -> Callable[[object], float | None] | No
 
 @contextmanager
 def environ(**values: str) -> Iterator[None]:
-    """Environment variables for the kernels started inside, as they were before afterwards."""
+    """Sets environment variables for the kernels started inside, and restores them afterwards."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -93,7 +93,7 @@ def _table_name(path: Path) -> str:
 
 
 def _rows_file(path: str) -> str:
-    """The whole path of a file, for the notebook runs in another folder; empty where there is none."""
+    """The absolute path of a file, because the notebook runs in another folder; empty if there is none."""
     if path and not Path(path).is_file():
         raise ValueError(f"rows: expected a file, got {path!r}")
     return str(Path(path).resolve()) if path else path
@@ -227,8 +227,8 @@ def title_of(chapter: str) -> str:
 def parameters_of(chapter: str) -> dict[str, Parameter]:
     """The parameters of a chapter, read from its notebook without running it; none where no cell is tagged.
 
-    Raises ValueError where a statement of that cell is not a parameter, or one of the same name, and where several
-    cells are tagged: papermill puts what is given behind the first.
+    Raises ValueError if a statement of that cell is not a parameter, if two have the same name, and if several
+    cells are tagged: papermill inserts the given values after the first.
     """
     cells = [cell for cell in cells_of_notebook(chapter_path(chapter)) if "parameters" in cell.tags]
     if [cell.kind for cell in cells] not in ([], ["code"]):

@@ -93,7 +93,7 @@ def environment() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that compute."""
+    """The versions of Python and of the packages that compute."""
     packages = ("bnicl", "torch", "numpy", "pgmpy", "pandas")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}}
 
@@ -110,7 +110,7 @@ def provenance() -> None:
 
 
 def committed_seconds(chapter: str, profile: str) -> float | None:
-    """What `provenance` says in the chapter as it is committed, if that was made with this profile."""
+    """The seconds that `provenance` printed in the committed chapter, if it ran with this profile; else None."""
     cells = [cell for cell in json.loads(chapter_path(chapter).read_text())["cells"] if cell.get("outputs")]
     printed = "".join("".join(output.get("text", "")) for output in cells[-1]["outputs"]) if cells else ""
     found = re.search(rf"profile +{profile}\n.* (\d+) s after it began", printed, flags=re.DOTALL)
@@ -149,8 +149,8 @@ def published(chapter: str, values: Mapping[str, Any]) -> bool:
 def load_results(name: str) -> pd.DataFrame:
     """The committed table results/NAME.csv, or the table at a path that ends in .csv.
 
-    Raises ValueError, with the names there are, if there is no such table, and where the table is not the one
-    that the provenance beside it (NAME.json) describes: cut short, or edited by hand.
+    Raises ValueError if there is no such table (with the names that exist), and if the table is not the one that
+    the provenance next to it (NAME.json) describes: cut short, or edited by hand.
     """
     import pandas as pd
 
@@ -303,7 +303,7 @@ def execute(run: Run, out: Path | str, time_limit: float | None = None, progress
 
 
 def _forgotten(run: Run) -> Mapping[str, Any]:
-    """The defaults, for a notebook that was executed with others: with none given papermill would leave those there."""
+    """The defaults, for a notebook executed with other values: given none, papermill would leave those in place."""
     cells = json.loads(chapter_path(run.chapter).read_text())["cells"]
     injected = any("injected-parameters" in cell["metadata"].get("tags", []) for cell in cells)
     return run.parameters if injected else {}

@@ -2,7 +2,7 @@
 
 A chapter's tables depend on the modules of bnicl that it computes with, and on its own cells that make them: those
 with the tag `table` and the parameters (all code cells, where none has that tag). A digest is that of the syntax tree
-without docstrings: prose, comments, layout and plots never make a table stale, a changed constant does.
+without docstrings: prose, comments, layout and plots never make a table stale; a changed constant does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from bnicl.batch.parameters import ROOT, cells_of_notebook, chapter_path
 
 PACKAGE = ROOT / "bnicl"
-# No number of a table depends on these: what draws, what runs chapters, what reads files of a reader's own.
+# No number in a table depends on these: they draw figures, run chapters or read a reader's own files.
 NO_NUMBERS = ("__init__", "__main__", "commands", "figures", "readable", "own", "edges", "files", "batch")
 TABLE = "table"  # the tag of a cell that makes a saved table
 _IMPORT = (ast.Import, ast.ImportFrom)

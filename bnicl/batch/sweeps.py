@@ -1,11 +1,11 @@
-"""Sweeps: one file describes many runs of a chapter, one call executes those that are missing.
+"""Sweeps: one file describes many runs of a chapter; one call executes those that are missing.
 
 A sweep file is YAML:
 
     chapter: in-context-estimators    # a name that `bnicl chapters` lists, or a notebook's path
     profile: book
     table: estimators                 # the table of the chapter that is collected
-    where: {node: average}            # of it, the rows with these values (all, if not given)
+    where: {node: average}            # its rows with these values (all, if not given)
     grid: {compared: [chain5, asia]}  # every combination of the values
     sets: [{alpha: 1}, {alpha: 0.1}]  # with each of these sets of parameters
     seeds: [0, 1, 2]                  # and each of these values of the parameter `seed`
@@ -98,7 +98,7 @@ def load_sweep(path: Path | str, profile: str | None = None) -> Sweep:
     says, and the name ends with it.
 
     Raises ValueError with the line and the field where the file is not YAML, lacks a field or has one too many,
-    names a chapter or a parameter that there is not, gives a parameter a value that it cannot have, asks for
+    names a chapter or a parameter that does not exist, gives a parameter a value that it cannot have, asks for
     the same run twice, or for more than 100,000.
     """
     path = Path(path)
@@ -271,8 +271,8 @@ def key_of(parameters: Any) -> str:
 
 
 def seconds_each(sweep: Sweep, out: Path) -> float | None:
-    """How long one run takes, as far as is known: the median of runs in the folder or of the committed table,
-    whatever their parameters, or what the chapter itself says of its committed run; None if there is none of these.
+    """How long one run takes, as far as is known: the median over runs in the folder or in the committed table,
+    whatever their parameters, or else the time that the chapter states for its committed run; None without these.
     """
     manifests = [runs.read_manifest(folder) for folder in out.glob(f"{Path(sweep.chapter).stem}-*")]
     before = [m["seconds"] for m in manifests if m and m["profile"] == sweep.profile]
@@ -291,7 +291,7 @@ def run_sweep(
 ) -> dict[str, str]:
     """Executes the runs of a sweep that are not in the folder yet; returns what went wrong, by the run's name.
 
-    On this machine with `workers` processes (as many as it has cores and memory for, if not given), or on the
+    They run on this machine with `workers` processes (as many as it has cores and memory for, if not given) or on the
     cluster whose Dask scheduler has the address `scheduler`. Raises BlockingIOError if another sweep is at work
     in the folder, and what `cluster.execute_all` does.
     """
@@ -326,6 +326,6 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def provenance_of(name: str, results: Path) -> dict[str, Any]:
-    """What stands beside a sweep's table; nothing if there is no table."""
+    """The provenance stored next to a sweep's table; empty if there is no table."""
     path = results / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}

@@ -24,11 +24,11 @@ class Collected(NamedTuple):
 
 
 def collect(sweep: Sweep, out: Path | str, results: Path | str = parameters.RESULTS) -> Collected:
-    """Joins the tables of the finished runs into RESULTS/NAME.csv, with RESULTS/NAME.json beside it.
+    """Joins the tables of the finished runs into RESULTS/NAME.csv, with RESULTS/NAME.json next to it.
 
     The rows are those of the runs in the order of the sweep, each with the name of its `run` and the parameters
-    that vary. The .json says for every run its parameters, seconds, start and environment, and for the whole the
-    sweep, the digests of code and table, and which runs are missing, or odd: with another table than the first.
+    that vary. The .json gives each run's parameters, seconds, start and environment, and, for the whole table, the
+    sweep, the digests of code and table, and which runs are missing or odd: with another table than the first.
     Raises ValueError where no run has finished, or none with the table that is asked for.
     """
     out, results = Path(out), Path(results)
@@ -76,7 +76,7 @@ def _joined(
         except ValueError as error:
             odd[run.name] = str(error)
             continue
-        added = [name for name in varying if name not in columns]  # what the table says already it says itself
+        added = [name for name in varying if name not in columns]  # columns that the table already has are not added
         if header is None:
             header = ["run", *added, *columns]
             writer.writerow(header)
@@ -161,7 +161,7 @@ def _text(value: Any) -> str:
 
 
 def _described(sweep: Sweep) -> dict[str, Any]:
-    """What must be the same in the sweep's file and beside its table."""
+    """The fields that must be the same in the sweep's file and in the provenance of its table."""
     return sweep.model_dump(exclude={"name", "time_limit"})
 
 

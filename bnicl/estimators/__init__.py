@@ -6,7 +6,7 @@ measures     how far one distribution is from another
 averages     the optimum for an unknown graph: a sum over parent sets
 few_graphs   the optimum for one of a few graphs: a sum over these
 orders       the optimum for an unknown order: a sum over orders
-graphs       distributions over graphs, and predictors that are told each context's graph
+graphs       distributions over graphs, and predictors that are given each context's graph
 priors       distributions over networks, which know their optimum and their in-context MLE
 searches     what practitioners do instead: search one graph, then fit it
 incomplete   rows with gaps, by expectation maximisation

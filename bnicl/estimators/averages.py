@@ -136,10 +136,10 @@ class ModelAverage(Average):
         P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),
 
     c(A) being the query's states on A; another `prior` of the rows has its own evidence and means. The sum has 2^m
-    terms for a target with m predecessors; what is computed are the counts of all of them at once, prod_i (1 + d_i)
+    terms for a target with m predecessors; the counts of all of them are computed at once, prod_i (1 + d_i)
     cells. More than `MAX_CELLS` of them raise a ValueError. If `edge_prob` is a range (low, high), each graph has its
-    own p, uniform there, about which the parents of *all* nodes tell something, and so do the query's values; the
-    integral over p is exact.
+    own p, uniform there. The parents of *all* nodes, and the query's values, are informative about p; the integral
+    over p is exact.
 
     >>> average = ModelAverage((2, 2), alpha=0.5, edge_prob=0.5)
     >>> context = torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]])
@@ -287,7 +287,7 @@ def _averaged(weights: Tensor, means: Tensor) -> Tensor:
 def baselines(
     net: BayesianNetwork, alpha: float = 0.5, edge_prob: EdgeProb = 0.5, unmatched: Unmatched = "marginal"
 ) -> dict[str, Predictor]:
-    """The estimators that every experiment is measured beside, by name.
+    """The estimators that every experiment is compared with, by name.
 
     The model average is among them where its sum is short enough to be taken thousands of times.
 

@@ -66,7 +66,7 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class HasPredictProba(Protocol):
-    """One that can be asked, but not read a context once: it may stand where a `Predictor` is measured."""
+    """A predictor that cannot read a context once: it may be measured in place of a `Predictor`."""
 
     def predict_proba(self, context: Context, query: Query, target: int) -> Probabilities: ...
 
@@ -156,7 +156,7 @@ def count(
 
 
 def cell_counts(context: Context, nodes: Sequence[int], cardinalities: Sequence[int]) -> Int64[Tensor, "batch *cells"]:
-    """How often each joint state of `nodes` occurs, of what has been checked."""
+    """How often each joint state of `nodes` occurs; the input must have been checked."""
     shape = [cardinalities[node] for node in nodes]
     cells = math.prod(shape)
     index = ravel_states(context, nodes, cardinalities)
@@ -276,7 +276,7 @@ def _agreement(context: Tensor, query: Tensor, given: Sequence[int]) -> Iterator
 
 
 def _shared_states(cardinalities: Sequence[int]) -> Int64[Tensor, "rows rows"]:
-    """On how many of the nodes two of their joint states agree."""
+    """For each pair of joint states, on how many of the nodes they agree."""
     states = every_state(cardinalities)
     return (states.unsqueeze(0) == states.unsqueeze(1)).sum(-1)
 
@@ -287,11 +287,11 @@ class MaximumLikelihood(_KnownGraph):
     P(k) = n_k / n over the n rows that agree with the query on Pa(target). Where n = 0 the likelihood
     says nothing, and `unmatched` decides:
 
-    - "nan" (default): a row of NaN, so that nobody takes a guess for an estimate;
+    - "nan" (default): a row of NaN, so that a guess is never taken for an estimate;
     - "uniform": 1 / d for each of d states;
     - "marginal": the target's frequencies over all rows, whatever their parents;
-    - "nearest": the frequencies over the rows that agree on the *most* parents, which is what the
-      constructed transformer tends to.
+    - "nearest": the frequencies over the rows that agree on the *most* parents, to which the
+      constructed transformer tends.
 
     See Also: PosteriorMean, which is defined for every context. Reference: arXiv 2501.02547, section 3.
 
@@ -354,7 +354,7 @@ class PosteriorMean(_KnownGraph):
 
 
 class KnownTables(ContextPredictor):
-    """One who knows the tables of a network: the true conditionals, whatever the context.
+    """A predictor that knows the tables of a network: the true conditionals, whatever the context.
 
     >>> net = BayesianNetwork(("a",), ((),), (2,), cpts=(torch.tensor([0.25, 0.75]),))
     >>> KnownTables(net).predict_proba(torch.tensor([[[0], [0]]]), torch.tensor([[0]]), 0)

@@ -1,7 +1,7 @@
 """Which part of a network matters for a question, and in which order its tables are summed.
 
-Of the network only a part matters: ancestors of the target and of the evidence (the other nodes are *barren*), and of
-those what the evidence does not cut off from the target in the moral graph (*d-separation*). What is left is a product
+Only a part of the network matters: the ancestors of the target and of the evidence (other nodes are *barren*), less
+those that the evidence cuts off from the target in the moral graph (*d-separation*). This leaves a product
 of tables, summed over the unknown nodes: one einsum, whose order opt_einsum chooses and whose width is known before it
 begins. Reference: D. Koller and N. Friedman, Probabilistic Graphical Models (2009), chapters 3.3 and 9.
 """
@@ -31,7 +31,7 @@ class Parts(NamedTuple):
     """The tables that matter.
 
     factors: the nodes whose tables the answer is made of. hidden: the unknown nodes among them, less the target.
-    elsewhere: those that tell of the evidence alone and have unknown nodes, one list for each part that the evidence
+    elsewhere: tables that bear on the evidence alone and have unknown nodes, one list for each part that the evidence
     cuts off.
     """
 
@@ -52,7 +52,7 @@ def ancestors(net: BayesianNetwork, nodes: Iterable[int]) -> set[int]:
 
 
 def split(net: BayesianNetwork, target: int, known: set[int]) -> Parts:
-    """What of the network matters for P(target | known), and what tells of the evidence alone.
+    """The part of the network that matters for P(target | known), and the part that bears on the evidence alone.
 
     Two ancestors belong together if they share a table and neither is known: the parts of the moral graph without the
     known nodes.

@@ -27,7 +27,7 @@ class Family(NamedTuple):
     """What was seen of a node and its parents.
 
     evidence: the joint states of the parents that occur, each once and sorted, int64 ``[seen, parents]``.
-    counts: how often each of the node's states came with them, float64 ``[seen, card]`` (expected counts are no
+    counts: how often each of the node's states came with them, float64 ``[seen, card]`` (expected counts are not
     integers).
     """
 
@@ -79,7 +79,7 @@ class Counts:
         return tuple(found)
 
     def asked(self, query: Query, target: int) -> Int64[Tensor, "batch parents"]:
-        """The states of the target's parents in each query, int64 [batch, M]; raises ValueError where one is none."""
+        """The states of the target's parents in each query [batch, M]; raises ValueError where one is none of theirs."""
         check_target(target, self.net.cardinalities)
         asked = query[:, list(self.net.parents[target])]
         check_states("query", asked, self.net.evidence_card(target))
@@ -139,7 +139,7 @@ class Counts:
         return counts / counts.sum()
 
     def family_rows(self, target: int) -> tuple[Rows, Float[Tensor, " n"]]:
-        """What was seen of the target's family as rows [seen, M], ABSENT elsewhere, and how often each was."""
+        """The states seen of the target's family, as rows [seen, M], ABSENT elsewhere, and how often each was seen."""
         evidence, counts = self.families[target]
         at, state = counts.nonzero().unbind(1)
         rows = torch.full((len(at), self.net.n_nodes), ABSENT)

@@ -1,4 +1,4 @@
-"""The exact optimum when the graph is one of a few: the average of their posterior means, by the graphs' posterior.
+"""The exact optimum when the graph is one of a few: their posterior means, weighted by the graphs' posterior.
 
 A product over nodes (see `averages`), in which graphs share the parent sets that they have in common.
 """
@@ -25,8 +25,8 @@ class GraphAverage(Average):
     means, weighted by their probabilities and by what context and query say about g. Tables that the networks may have
     are not used.
 
-    probabilities: of the graphs, a priori; all the same if not given. Each set of parents is counted once, in however
-    many graphs it stands.
+    probabilities: of the graphs, a priori; all the same if not given. Each set of parents is counted once, however
+    many graphs have it.
 
     >>> graphs = [BayesianNetwork(("a", "b"), parents, (2, 2)) for parents in (((), ()), ((), (0,)))]
     >>> GraphAverage(graphs).graph_posterior(torch.tensor([[[0, 0], [1, 1], [0, 0], [1, 1]]]))

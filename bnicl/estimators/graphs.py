@@ -1,4 +1,4 @@
-"""Graphs that are not known: distributions over them, and predictors that are told each context's own."""
+"""Unknown graphs: distributions over them, and predictors that are given each context's own."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class RandomGraphs:
     """Erdos-Renyi graphs over the order 0..M-1: each edge i -> j, i < j, with probability p, independently.
 
     edge_prob: p, or the ends of a range from which each graph draws its own. (A node
-    may stay alone: only so is the exact optimum a sum over the parent sets of one node at a time.)
+    may stay isolated: only then is the exact optimum a sum over the parent sets of one node at a time.)
     joined: a node that is alone gets an edge with another, as in the paper. The optimum is then a sum over all graphs,
     of up to five nodes; none is known for more.
-    shared: all graphs of a batch are one, as in the paper; what is best for each context stays the same.
+    shared: all networks of a batch have one graph, as in the paper; the best answer to each context stays the same.
 
     >>> RandomGraphs((2, 2, 2), edge_prob=1.0).sample(1, torch.Generator())[0].int()
     tensor([[0, 1, 1],
@@ -95,7 +95,10 @@ class RandomGraphs:
         return graphs.expand(batch, -1, -1)
 
     def average(self, prior: Prior, shuffled: bool = False) -> Average | None:
-        """The exact optimum for rows from `prior`, the order being known, or unknown where it is `shuffled`."""
+        """The exact optimum for rows from `prior`; the order is known unless `shuffled`.
+
+        None where graphs are joined and too many to be listed (more than five nodes), or also shuffled.
+        """
         if self.joined:
             return None if shuffled or len(self.cardinalities) > 5 else self._average_over_graphs(prior)
         if shuffled:

@@ -6,8 +6,8 @@ With p the joint distribution that the tables give, and C_i the joint states tha
     M step:  each table from the counts of its family in q: (n_k + alpha) / (n + d alpha)
 
 until the tables stand still. With alpha = 0 the fixed point is a maximum of the likelihood of what the rows show; with
-alpha > 0 the counts are those that the posterior mean goes with. Right where cells are missing at random: whether a
-cell is missing may depend on the cells that are there, not on what it would have said. Reference: A. P. Dempster,
+alpha > 0 the counts are those to use for the posterior mean. This is right where cells are missing at random: whether
+a cell is missing may depend on the cells that are there, not on the value it would have. Reference: A. P. Dempster,
 N. M. Laird and D. B. Rubin (1977).
 """
 
@@ -42,7 +42,7 @@ def expected_counts(
 
     rows: int64 [batch, n, M]; ABSENT is a cell without a value.
     net: the graph. alpha: of the M step; 0 for maximum likelihood.
-    tolerance, max_steps: the iteration ends when no table entry moves by more, or after so many steps.
+    tolerance, max_steps: the iteration ends when no table entry moves by more than `tolerance`, or after `max_steps`.
 
     Raises ValueError for a network of more than 4,096 joint states.
 

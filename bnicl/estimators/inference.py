@@ -41,7 +41,7 @@ MOST_SAMPLES = 10**8
 
 
 class ImpossibleEvidence(ValueError):
-    """Evidence of probability 0, or that no row speaks of; `query` says which of the batch."""
+    """Evidence of probability 0, or evidence that no row bears on; `query` is its index in the batch."""
 
     def __init__(self, message: str, query: int) -> None:
         super().__init__(message)
@@ -88,9 +88,9 @@ class FittedNetwork:
     """The network of `counts` with tables estimated from them: relative frequencies or posterior means.
 
     counts: of every family. estimator: "mle" or "posterior-mean", the latter under Dirichlet(alpha) rows.
-    reader: who answers by the MLE where the target's own table is all that matters, such as the constructed transformer
-    (`transformer.construction.read_family`): of the counts and the target it makes a function of the parents' states.
-    By default the table itself does.
+    reader: answers by the MLE where the target's own table is all that matters, as the constructed transformer does
+    (`transformer.construction.read_family`): from the counts and the target it makes a function of the parents' states.
+    By default the table itself answers.
 
     >>> net = BayesianNetwork(("cause", "effect"), ((), (0,)), (2, 2))
     >>> rows = torch.tensor([[0, 0], [0, 0], [0, 1], [1, 1]])
@@ -129,8 +129,8 @@ class FittedNetwork:
         """P(target | evidence) for each query.
 
         target: a node. evidence: int64 [batch, M], ABSENT where a value is not known, as at the target.
-        samples: by so many weighted samples instead of an exact sum, where one table does not answer. seed: of those,
-        and of the tables drawn for a credible interval.
+        samples: how many weighted samples replace the exact sum, where one table is not enough. seed: for these, and
+        for the tables drawn for a credible interval.
 
         Raises ImpossibleEvidence where a query has probability 0 under the fit, or where its answer would rest on no
         row at all; ValueError where the exact sum is too wide, with its size.
@@ -331,7 +331,7 @@ class FittedNetwork:
         n_draws, bounds = min(wanted, max(1, WIDEST // plan.width)), []
         for part in evidence.split(_CHUNK):
             draws = torch.cat([plan.total(drawn, part, n_draws)[0] for _ in range(-(-wanted // n_draws))])
-            silent = draws.isnan().all(0)  # no table that was drawn lets the evidence be: anything is possible
+            silent = draws.isnan().all(0)  # no drawn table allows the evidence: anything is possible
             draws[0], draws[1] = draws[0].where(~silent, 0.0), draws[1].where(~silent, 1.0)
             bounds.append(np.nanquantile(draws.numpy(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
         low, high = torch.from_numpy(np.concatenate(bounds, axis=1))

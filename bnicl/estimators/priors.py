@@ -100,7 +100,7 @@ class NetworkPrior:
         return KnownTables(self.net) if self.prior is None else PosteriorMean(self.net, prior=self.prior)
 
     def mle(self, batch: Batch) -> MaximumLikelihood:
-        """The in-context MLE of those who know the graph; NaN where no row matches."""
+        """The in-context MLE for the known graph; NaN where no row matches."""
         return MaximumLikelihood(self.net, "nan")
 
 
@@ -162,7 +162,7 @@ class StructurePrior:
         return self.graphs.average(self.prior, self.shuffled)
 
     def mle(self, batch: Batch) -> GivenGraphs | None:
-        """The MLE of those who know each network's graph; None where the columns are in no order of it."""
+        """The MLE given each network's graph; None where the columns are not in an order of it."""
         if self.shuffled or batch.adjacency is None:
             return None
         return GivenGraphs(batch.adjacency, self.graphs.cardinalities, unmatched="nan")
@@ -212,7 +212,7 @@ class Pool:
         return Batch(cpts, rows, None if drawn.adjacency is None else drawn.adjacency[chosen])
 
     def optimum(self) -> None:
-        """None: that of who knows the pool is a mixture over its networks, which is not at hand."""
+        """None: for a known pool the optimum is a mixture over its networks, which is not available."""
         return None
 
     def mle(self, batch: Batch) -> Predictor | None:

@@ -1,7 +1,7 @@
 """What practitioners do when the graph is not known: search one in the context, then fit it.
 
 The searches are pgmpy's, with its defaults, one context at a time. Edges go along the order of the variables, which the
-exact optimum is told too.
+exact optimum is given too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def search_graphs(context: Context, cardinalities: Sequence[int], search: Search
 
     search: hill climbing on the score "bdeu" (equivalent sample size 10) or "bic", edges against the order being
     forbidden; or "pc", the skeleton that chi-square tests at the level 0.01 leave, each edge directed by the order. The
-    scores know only states that occur. A column that is constant has no edges: pgmpy's test is undefined there, and
-    takes that for dependence.
+    scores know only states that occur. A constant column has no edges: pgmpy's test is undefined there, which pgmpy
+    takes for dependence.
 
     >>> copies = torch.tensor([[[0, 0], [1, 1]] * 20])
     >>> search_graphs(copies, (2, 2), "bic")[0].int()
@@ -70,7 +70,7 @@ def _check_search(search: Search) -> Search:
 
 
 class SearchedGraph(ContextPredictor):
-    """A graph is searched in each context by `search_graphs`, then fitted to it: the posterior mean for alpha."""
+    """The graph that `search_graphs` finds in each context, then fitted to it: the posterior mean for alpha."""
 
     name = "searched graph"
 

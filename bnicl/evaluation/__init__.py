@@ -5,5 +5,5 @@ edges       which edges a predictor has found
 generation  Algorithm 1 of the paper: new rows, one node after the other
 heldout     real rows: how well some predict others
 mechanism   interventions: what a transformer's answers depend on
-verdicts    where a claim holds, with every rival beside
+verdicts    where a claim holds, compared with every rival
 """

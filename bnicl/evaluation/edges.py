@@ -51,7 +51,7 @@ def shuffle_scores(
 
 
 class EdgeAccuracy(NamedTuple):
-    """How many of the edges found are there, how many that are there were found, and the harmonic mean of the two."""
+    """The share of found edges that exist, the share of existing edges found, and the harmonic mean of the two."""
 
     precision: float
     recall: float

@@ -41,8 +41,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Every predictor on the same contexts and queries, per node and on average.
 
-    predictors: by name; in place of one, a function that makes it of the batch of networks drawn, for those who are
-    told more than the context: `lambda batch: GivenGraphs(batch.adjacency, cards)` knows the graphs.
+    predictors: by name; in place of one, a function that makes it from the batch of networks drawn, if it is given
+    more than the context: `lambda batch: GivenGraphs(batch.adjacency, cards)` knows the graphs.
     networks: a prior over networks, of known or unknown graph, or one network as `NetworkPrior` takes it.
     n_contexts: numbers of rows N; a context of N rows is the first N of the longest.
     n_networks: how many contexts are drawn, each with a query from the same network.
@@ -55,7 +55,7 @@ def evaluate(
 
     tv: the total variation to the truth, a probability. regret_bits: the regret against the optimum, in bits.
     mode_accuracy, optimal_accuracy: the probability of drawing the state that is predicted as the most likely, and that
-    of one who knows the tables.
+    of a predictor that knows the tables.
     tv_to_mle: the total variation to the in-context MLE, over the queries where that is defined.
     undefined, ruled_out: the shares of queries where the prediction is NaN, and where it gives no probability to a
     state that the truth allows.
@@ -64,8 +64,8 @@ def evaluate(
     predictor, and its 95 % interval, which is narrower than those of the two since both err on the same contexts.
 
     The optimum and the in-context MLE are those of the prior (`optimum()`, `mle(batch)`): where it has none, the column
-    is NaN. An undefined prediction counts as a total variation of 1, a mode accuracy of 0 and an infinite regret: give
-    the estimator another `unmatched` policy to have it otherwise. Raises ValueError for predictions that are no
+    is NaN. An undefined prediction counts as a total variation of 1, a mode accuracy of 0 and an infinite regret; to
+    change that, give the estimator another `unmatched` policy. Raises ValueError for predictions that are no
     probability vectors.
 
     >>> from bnicl import MaximumLikelihood, load_network
@@ -115,7 +115,7 @@ def evaluate(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Small tensors on one thread: a second one gains nothing, and waits for its turn beside another busy process."""
+    """Small tensors on one thread: a second gains nothing, and has to wait when another process is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -205,7 +205,7 @@ def share_of_the_gap(
     seed: Seed = 0,
     ends: tuple[HasPredictProba, HasPredictProba] | None = None,
 ) -> pd.DataFrame:
-    """Whose curve a predictor follows: 0 is that of the in-context MLE, 1 that of the posterior mean.
+    """Which estimator a predictor follows: 0 is the curve of the in-context MLE, 1 that of the posterior mean.
 
     predictors: by name.
     networks: a prior over networks.

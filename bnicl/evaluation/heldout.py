@@ -1,4 +1,4 @@
-"""Real rows: no one knows their distribution, so a context of some rows is judged by how well it predicts others.
+"""Real rows: their distribution is unknown, so a context of some rows is judged by how well it predicts others.
 
 A predictor gives row x, node by node, the probability q(x_m | x_0 .. x_{m-1}, context). Its log-loss is
 
@@ -60,7 +60,7 @@ def held_out(
     1 % of the uniform distribution was mixed into each prediction, which is always finite; and of `tv`, the total
     variation to the network's tables as fitted to all of `rows`. `ruled_out` is the share of test values that had
     probability 0. There are no intervals: the splits share rows, so that a bootstrap over them would be too narrow.
-    What varies is seen over other rows, of another condition for example.
+    To see the variation, use other rows, for example from another condition.
 
     Raises ValueError for too few rows and for a prediction that is NaN.
 

@@ -61,8 +61,8 @@ def attention_by_matches(
     """The query's attention to the context, by how many of the target's parents a row agrees on.
 
     One row for each layer, head and number of matches: `mass`, the share of the head's attention to the context (not
-    to the query itself) that lies on such rows, its 95 % interval, and the control `rows`, the share of such rows: what
-    a head has that pays no heed to them. `to_context` is how much of the head's attention the context gets at all.
+    to the query itself) that lies on such rows, its 95 % interval, and the control `rows`, the share of such rows: the
+    `mass` of a head that ignores them. `to_context` is how much of the head's attention the context gets at all.
     A head's selectivity is `mass` at the largest number of matches; the constructed matching head's is 1. Contexts
     without a row that matches entirely are skipped.
     """
@@ -124,7 +124,7 @@ def context_effects(
     """How the answer moves when one node's values change in about half of the rows that match the query.
 
     One row for each context and changed node: its `role` (a parent, another node, the target), and the change of the
-    probability of the target's first state, `measured` and as two count it: the in-context MLE (`counted`) and the
+    probability of the target's first state: as `measured`, by the in-context MLE (`counted`) and by the
     posterior mean (`smoothed`; under Dirichlet(0.5) where the tables are fixed). At least one matching row is left
     as it is; contexts with fewer than two are skipped. Changing another node changes no count: both are 0 there.
     """
@@ -152,9 +152,10 @@ def context_effects(
 
 
 def slope_and_r2(effects: pd.DataFrame, by: str = "counted") -> tuple[float, float]:
-    """Of measured = slope * counted, by least squares without a constant: the slope, and 1 - residual / total.
+    """The least-squares fit measured = slope * counted, without a constant: the slope, and 1 - residual / total.
 
-    Both squares are about zero, which is what no effect would be. 1 and 1 for who counts; (0, 0) for who does not move.
+    Both sums of squares are taken about zero, the value for no effect. A predictor that counts gets (1, 1), one that
+    does not move (0, 0).
     by: the column that predicts, "counted" or "smoothed".
 
     >>> import pandas as pd
@@ -173,7 +174,7 @@ def slopes(effects: pd.DataFrame) -> pd.DataFrame:
     """`context_effects` in short: a row for each changed node of each target (and of each predictor in the table).
 
     `moved` is the mean absolute change of the answer; `slope` and `r2` are those of `slope_and_r2` for the MLE's
-    change, `smoothed_slope` and `smoothed_r2` for the posterior mean's; NaN for nodes whose change no count heeds.
+    change, `smoothed_slope` and `smoothed_r2` for the posterior mean's; NaN for nodes whose change affects no count.
     """
     import pandas as pd
 
@@ -227,7 +228,7 @@ def patched_effects(
 
     For each node before the target, the query's value there is replaced by another. `whole` is the mean total
     variation between the answers to the two queries; `patched` that between the answer to the first and that where one
-    part has what it has for the second, all that follows being computed anew. The parts: what each head gathers for
+    part is taken from the second and all that follows is computed anew. The parts: what each head gathers for
     the query ("head" 1, 2, ...), and its whole stream after each layer ("head" 0). Nothing but the stream leads to
     the answer where the context does not see the query, so that this one carries the whole effect there.
     """
@@ -259,7 +260,7 @@ def ablated_heads(
     predictor: InContextTransformer, networks: NetworkPrior, target: int, n: int = 100, n_networks: int = 256,
     seed: Seed = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """How far the answer moves when what one head writes for the query is taken away.
+    """How far the answer moves when the output of one head for the query is taken away.
 
     One row for each layer, head and `by`: "zero", or "mean", its mean over the contexts, which keeps what does not
     depend on them. `moved` is the mean total variation between the answers.

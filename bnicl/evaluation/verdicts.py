@@ -1,4 +1,4 @@
-"""What a table says about a claim: at which numbers of rows it holds, for every graph and seed, rivals beside.
+"""What a table says about a claim: at which numbers of rows it holds, for every graph and seed, compared with rivals.
 
 A claim that naive counting would pass too says nothing about training. So each rule here compares a predictor with its
 rivals in such a way that naive counting, put in its place, fails it at every number of rows.

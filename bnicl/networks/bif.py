@@ -10,7 +10,7 @@
 Blanks, line ends and comments (`// ...`, `/* ... */`) may stand between any two words; commas between names, states and
 numbers may be left out. A name is a quoted text or the words up to the next mark, so that it may hold blanks. The
 values of `table` have the node's own state slowest and the last parent's fastest. A row `default` stands for all that
-are not listed, `*` for every state of a parent; the row that says more wins. Reference: F. G. Cozman, The Interchange
+are not listed, `*` for every state of a parent; the more specific row wins. Reference: F. G. Cozman, The Interchange
 Format for Bayesian Networks, version 0.15.
 """
 
@@ -60,8 +60,8 @@ class Block:
 def read_bif(text: str, source: str, tables: bool = True) -> BayesianNetwork:
     """The network that a BIF file describes, its nodes sorted topologically.
 
-    text: what the file holds. source: its name, for messages. tables: whether the numbers are read; without, what
-    they say need not be there or be right, and `cpts` is None. A row that sums to 1 within 0.01 is divided by its sum.
+    text: what the file holds. source: its name, for messages. tables: whether the numbers are read; if not,
+    they need not be there or be right, and `cpts` is None. A row that sums to 1 within 0.01 is divided by its sum.
 
     Raises ValueError with the line, what was expected and what was got: for a file that is cut short, a name that is
     not declared, a variable without its block or with two, and where tables are read for numbers that are missing, too
@@ -226,7 +226,7 @@ class _Reader:
         self.mark("}")
 
     def known(self, tokens: list[Token], options: Sequence[dict[str, list[str]] | list[str]], what: str) -> list[str]:
-        """Names out of tokens, each an option in its turn; what stands between commas may be several of them."""
+        """The names that tokens spell, each an option in its turn; a piece between commas may hold several."""
         names: list[str] = []
         for piece in _pieces(tokens):
             while piece:
@@ -357,7 +357,7 @@ def _words(piece: list[Token]) -> int:
 
 
 def _listed(tokens: list[Token]) -> list[str]:
-    """Names that commas separate; without any, quoted texts are one each, and words one name."""
+    """Names separated by commas; without commas, each quoted text is a name, and all words together are one."""
     listed = []
     for piece in _pieces(tokens):
         quoted = all(token.kind == "quoted" for token in piece)

@@ -1,6 +1,6 @@
-"""What every public function asks of its input: a name, what was expected, and what came instead.
+"""Checks of the input of every public function; a message has a name, what was expected, and what came instead.
 
-A context is checked once, at the public door; what lies behind it trusts what it is given.
+A context is checked once, by the public function; the code behind it trusts its input.
 """
 
 from __future__ import annotations

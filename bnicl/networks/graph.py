@@ -5,7 +5,7 @@ A network over M discrete variables X_0, ..., X_{M-1} has the joint distribution
     P(x) = prod_m P(x_m | x_Pa(m)),    Pa(m) a subset of {0, ..., m-1}.
 
 A *conditional probability table* (CPT) of node m is a tensor [*evidence_card, card]: one axis per
-parent, in the order of ``parents[m]``, then the node's own states. Only the graph may be known; then
+parent, in the order of ``parents[m]``, then the node's own states. Where only the graph is known,
 ``cpts`` is None.
 """
 

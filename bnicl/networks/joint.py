@@ -1,7 +1,7 @@
 """Networks of any graph as tables on the complete graph, and their joint distributions.
 
 A network on any graph over the order 0..M-1 is one on the complete graph whose tables do not depend on predecessors
-that are no parents. Networks with different graphs are therefore one `Batch` on the complete graph, and whatever takes
+that are no parents. Networks with different graphs are therefore one `Batch` on the complete graph, so code that takes
 such a batch takes them. If the columns are permuted, the joint distribution is one like any other, and its conditionals
 in the order of the columns are again tables on the complete graph.
 """
@@ -35,7 +35,7 @@ def complete_network(cardinalities: Sequence[int]) -> BayesianNetwork:
 
 
 def ignoring(parents: Bool[Tensor, "batch m"], table: Tensor) -> Tensor:
-    """The table [batch, d_0, ..., d_{m-1}, d] with the same row whatever the states of those who are no parents."""
+    """The table [batch, d_0, ..., d_{m-1}, d] with the same row whatever the states of the non-parents."""
     for i in range(parents.shape[1]):
         first = table.narrow(i + 1, 0, 1).expand_as(table)
         table = torch.where(parents[:, i].reshape(-1, *(1,) * (table.ndim - 1)), table, first)

@@ -49,7 +49,7 @@ def network_names() -> tuple[str, ...]:
 
 
 def is_network_file(source: str) -> bool:
-    """Whether `source` is named as a file of a network: .bif, .bif.gz, .xml or .xmlbif, in letters of any size."""
+    """Whether `source` is named as a file of a network: .bif, .bif.gz, .xml or .xmlbif, in upper or lower case."""
     return source.lower().endswith((".bif", ".bif.gz", *_XML))
 
 
@@ -72,7 +72,7 @@ def load_network(source: str | os.PathLike[str], tables: bool = True) -> Bayesia
     source: a graph of the paper ("chain7", "tree10", "general5", "wet-grass", ...; two states a node, no
     tables), a network that pgmpy ships ("asia", "sachs", "alarm", ...; with its tables), or the path of a
     file: BIF (.bif, .bif.gz; see `bif`) or XMLBIF (.xml, .xmlbif).
-    tables: whether the tables of a BIF file are read. Without, they need not be there or be right: only the graph
+    tables: whether the tables of a BIF file are read. If not, they need not be there or be right: only the graph
     and the names of the states are taken, and `cpts` is None.
 
     Raises ValueError for an unknown name, a missing file and a file that cannot be read whole, with its line.

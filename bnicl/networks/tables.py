@@ -22,7 +22,7 @@ Seed = int | torch.Generator
 
 
 def make_generator(seed: Seed, *stream: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A random generator of its own for `seed` and, within it, for each `stream` of integers.
+    """A separate random generator for each `seed` and, within it, for each `stream` of integers.
 
     Different streams of one seed are independent (NumPy's SeedSequence mixes them), so worker 1 of
     seed 0 never repeats worker 0 of seed 1. Stream 0 is that of the seed alone. A generator is handed back as it is.
@@ -126,8 +126,8 @@ class Bands:
 
         E[P(X = 0)] = sum_j [B(.; n_0 + 2, n_1 + 1)]_{l_j}^{u_j} / sum_j [B(.; n_0 + 1, n_1 + 1)]_{l_j}^{u_j}
 
-    for the bands [l_j, u_j]. Differences of B vanish in float64 where rows are many, so that the integrals are taken by
-    quadrature around each band's highest point: to ten digits for as many rows as one likes.
+    for the bands [l_j, u_j]. Differences of B vanish in float64 where rows are many, so the integrals are taken by
+    quadrature around each band's highest point, to ten digits for any number of rows.
 
     >>> Bands().mean(torch.tensor([[7.0, 3.0]]))
     tensor([[0.6618, 0.3382]], dtype=torch.float64)

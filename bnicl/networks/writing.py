@@ -15,7 +15,7 @@ from bnicl.networks.graph import BayesianNetwork, check_network
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A new file beside `path` to write to, which takes its place if all goes well and is gone if not."""
+    """A new file next to `path` to write to; it replaces `path` if all goes well, and is removed if not."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}-")
     os.close(handle)
     part = Path(name)

@@ -1,4 +1,4 @@
-"""The file that keeps a run: its weights, and what it needs to go on, the optimiser's state and how far it is."""
+"""The file that keeps a run: its weights and what it needs to resume, the optimiser's state and its progress."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def save_run(out: Path, run: TrainedTransformer, optimizer: torch.optim.Optimize
 
 
 def _graph(net: BayesianNetwork) -> str:
-    """What a file that the config names must still say."""
+    """The parts of a network that a file named in the config must still agree with."""
     return json.dumps([net.names, net.parents, net.cardinalities])
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """What a checkpoint says of itself, and its tensors; a ValueError for what is no checkpoint of this version."""
+    """A checkpoint's metadata and its tensors; a ValueError for a file that is not a checkpoint of this version."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -81,7 +81,7 @@ def load_trained(source: str | os.PathLike[str]) -> TrainedTransformer:
     source: the name of one in results/weights ("general5"), a folder in which training left its checkpoint, or a
     safetensors file that `save_weights` wrote.
 
-    Raises ValueError, with the names there are, where there is none, and for one of another version or of another
+    Raises ValueError if there is none (with the names that exist), and for one of another version or of another
     network (its .bif file has changed since).
     """
     path = _found(source)

@@ -3,11 +3,11 @@
 "fast"   every target of every query is asked at once, after one reading of the context; new tables in each
          batch; the loss is the cross-entropy to the true conditional, which the generator knows; the number of
          rows is drawn anew in each step; attention scores grow with its logarithm. Two layers of width 32.
-"optimum"  the same with a loss without the noise of the tables: its cross-entropy is to the exact optimum on the same
-         context, their mean. Longer contexts, wider feed-forward networks, and SOAP for AdamW.
+"optimum"  the same with a loss free of the noise of the tables: the cross-entropy to the exact optimum on the same
+         context, which is their mean. Longer contexts, wider feed-forward networks, and SOAP instead of AdamW.
 "structure"  the same for graphs that are not known: rows attend to one another and know for which target they are read,
          the network is wider and deeper and starts smaller, the loss is the cross-entropy to the exact optimum on the
-         same context, and the optimiser is SOAP, with gradients cut off early.
+         same context, and the optimiser is SOAP, with gradients clipped early.
 "published"  the paper's later experiments as its authors' code sets them: one target a batch, and rows that hide what
          follows it; each batch used four times; tables from U(0.1, 0.9), from a pool of 20,000; the total variation to
          the in-context MLE; 200 rows; one number a node. A GPT-2 without positions: four layers of width 256, eight
@@ -81,8 +81,8 @@ class TrainingConfig(BaseModel):
     graph: str
     recipe: Recipe = "fast"
     seed: NonNegativeInt = 0
-    # One of the two. With steps the same config gives the same weights (on one machine); with seconds, for people who
-    # wait, the clock rules.
+    # One of the two. With steps, the same config gives the same weights (on one machine); with seconds, meant for
+    # interactive use, the clock decides.
     seconds: Annotated[float, Field(gt=0, le=1e7)] | None = None
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
@@ -131,7 +131,7 @@ class TrainingConfig(BaseModel):
     activation: Literal["relu", "gelu", "gelu_tanh"] = "relu"
     layer_norm: bool = False
     start: Start = "random"  # weights at first: random ones, or the construction's among them
-    scaled_init: bool = False  # layers at first add less to the stream, the less the more there are
+    scaled_init: bool = False  # at first each layer adds less to the stream, the more layers the less
     # GPT-2's habits: biases everywhere, scores divided by sqrt(d_head), weights of 0.02 at first, those that write to
     # the stream smaller by sqrt(2 n_layers); and one logit, of the second state, for nodes of two
     gpt2: bool = False

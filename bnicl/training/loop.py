@@ -37,7 +37,7 @@ def train(
     out: a folder for config.json and checkpoint.safetensors. A run that was killed goes on from its last checkpoint
     when it is called again, and one that has ended is read from there.
     progress: a bar with loss, regret (in thousandths of a bit) and the time left, on a terminal.
-    watch: measures the transformer at each record; what it returns stands in the record too.
+    watch: measures the transformer at each record; its result is added to the record.
 
     Where torch.distributed is initialised (by torchrun, say, and with the device "cuda" after torch.cuda.set_device),
     its processes train one transformer together: each draws config.batch contexts of its own, the gradients are
@@ -82,7 +82,7 @@ def train(
             share = _share(config, state)
             noted = share >= (len(run.history) + 1) / config.records or share >= 1
             kept = bool(folder) and (share >= 1 or seconds - saved > _SECONDS_BETWEEN_CHECKPOINTS)
-            if noted or kept or not update.recorded:  # else nobody waits for the GPU
+            if noted or kept or not update.recorded:  # else there is no waiting for the GPU
                 state = state._replace(loss=update.total.item())
                 _check_finite(step, folder, loss=state.loss, gradient=update.norm.item())
             if noted:

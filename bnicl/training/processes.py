@@ -1,4 +1,4 @@
-"""Several processes that train one transformer together, one a GPU for example (torch.distributed, torchrun)."""
+"""Several processes that train one transformer together, for example one per GPU (torch.distributed, torchrun)."""
 
 from __future__ import annotations
 

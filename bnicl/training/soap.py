@@ -13,14 +13,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-FACTORS = ("rows", "columns", "row_basis", "column_basis")  # of the state of a matrix, beside those that Adam has
+FACTORS = ("rows", "columns", "row_basis", "column_basis")  # in the state of a matrix, in addition to Adam's entries
 
 _FACTOR_DECAY = 0.95  # of the averages of G G^T and G^T G
 _STEPS_BETWEEN_BASES = 10
 
 
 class SOAP(torch.optim.Optimizer):
-    """The optimiser; vectors (biases, layer norms) are left to plain Adam.
+    """The optimiser; vectors (most biases, layer norms) are left to plain Adam.
 
     With Q_1, Q_2 the bases of rows and columns, m the average of G and v that of the square of Q_1^T G Q_2, a step is
     W <- W - lr Q_1 [(Q_1^T m Q_2) / (sqrt(v) + eps)] Q_2^T, with Adam's corrections for the first steps. The bases are
@@ -108,7 +108,7 @@ def _refresh(now: dict[str, Tensor]) -> None:
 
 
 def _flat(weight: Tensor) -> Tensor:
-    """A matrix of what may be one for each head: [head, d_model, d_head] and [head, d_head, d_model] side by side."""
+    """A weight as one matrix: [head, d_model, d_head] side by side, [head, d_head, d_model] one below the other."""
     if weight.ndim < 3:
         return weight.detach()
     _, rows, columns = weight.shape

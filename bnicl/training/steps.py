@@ -28,7 +28,7 @@ from bnicl.transformer.model import Hook
 
 
 class Examples(NamedTuple):
-    """What a step learns from: contexts, queries, the targets asked, and what is right: tables, or who tells it."""
+    """What a step learns from: contexts, queries, the targets asked, and the right answers, as tables or a function."""
 
     context: Context
     queries: Context
@@ -58,7 +58,7 @@ def networks_of(config: TrainingConfig) -> Networks:
 
 
 class Stream:
-    """The examples of each step; step i's are the same whatever was drawn before, and others in each process.
+    """The examples of each step; step i's are the same whatever was drawn before, and differ between processes.
 
     They are drawn on the CPU, the same for a transformer on any device.
     """
@@ -96,7 +96,7 @@ class Stream:
         return examples
 
     def _right(self, batch: Batch, context: Tensor) -> Sequence[Tensor] | Reading:
-        """The tables that the objective takes for right, or the MLE of those who know each network's graph."""
+        """The tables that the objective counts as right, or the MLE given each network's graph."""
         if self.config.objective in DISTANCES:
             if batch.adjacency is not None:
                 cards = self.net.cardinalities
@@ -141,7 +141,7 @@ def _units(cardinalities: tuple[int, ...], targets: tuple[int, ...], device: tor
 def dropout(config: TrainingConfig, generator: torch.Generator) -> Hook | None:
     """Zeroes a share of what attention and feed-forward networks write, and scales up the rest.
 
-    With `drop_everywhere` that of the embedding and of the attention weights too.
+    With `drop_everywhere`, also a share of the embedding and of the attention weights.
     """
     share = config.dropout
     if share == 0:

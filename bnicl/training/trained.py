@@ -117,7 +117,7 @@ class TrainedTransformer(InContextTransformer):
         repeated = columns.expand(len(asked), -1, -1).repeat_interleave(n, 0)
         counts = None if counts is None else counts.repeat_interleave(n, 0)
         whole = torch.cat([repeated, each], dim=1)
-        # the same numbers but for rounding, which made the tables of those that do not read for each target
+        # the same numbers up to rounding; the second made the tables of transformers that do not read per target
         last = self.model.answer if self.config.per_target else lambda *given: self.model(*given)[:, -1]
         return last(whole, hook, counts).unflatten(0, asked.shape[:3])
 
@@ -126,8 +126,9 @@ class TrainedTransformer(InContextTransformer):
 
         Where every graph keeps to the order of the columns and nodes get their parents independently, what follows a
         target says nothing about it. It says next to nothing where random graphs draw the probability of their edges
-        from a range, and is not read there either. Of several given graphs it says which it is, of permuted columns in
-        which order they are: then all are read, as always without `per_target`. The paper's raw rows never show it.
+        from a range, and is not read there either. It does say which of several given graphs applies, and in
+        which order permuted columns are: then all are read, as always without `per_target`. The paper's raw rows never
+        show it.
         """
         config = self.config
         silent = config.encoding == "raw" or (not config.shuffled and len(config.sources) == 1)

@@ -1,4 +1,4 @@
-"""One update of the weights: read-outs, loss, gradient, its norm cut off, and a step of the optimiser.
+"""One update of the weights: read-outs, loss, gradient, its norm clipped, and a step of the optimiser.
 
 On a GPU an update with AdamW is recorded once for each shape of its inputs, as a CUDA graph, and replayed from then on.
 The numbers are those of the same kernels launched one by one; but a small transformer has hundreds of them, of some
@@ -43,8 +43,8 @@ class _Recording(NamedTuple):
 class Update:
     """Takes one step of the optimiser at each call.
 
-    total: the sum of the losses since it was set to zero, float64. norm: of the last gradient, before it was cut off.
-    recorded: whether updates are replayed; nobody then needs to wait for the GPU in each step.
+    total: the sum of the losses since it was set to zero, float64. norm: of the last gradient, before it was clipped.
+    recorded: whether updates are replayed; there is then no need to wait for the GPU in each step.
     """
 
     def __init__(self, run: TrainedTransformer, optimizer: torch.optim.Optimizer, processes: Processes) -> None:

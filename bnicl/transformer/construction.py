@@ -14,9 +14,9 @@ flag g, relu(z + g - 1) is z where g = 1 and 0 where g = 0: that is every gate b
 | variant   | layers x heads          | what differs                                                     |
 |-----------|-------------------------|------------------------------------------------------------------|
 | "paper"   | 2 x 1                   | every column learns the query's target and drops what it ignores |
-| "causal"  | 2 x 1, 1st without      | only the query drops its non-parents: the context never sees it  |
+| "causal"  | 2 x 1, 1st has no head  | only the query drops its non-parents: the context never sees it  |
 | "heads"   | 1 x distinct parent sets| one head matches one set of parents; a gate picks the head       |
-| "prompt"  | 2 x 1, 1st without      | as "causal", the graph given as flags of the query               |
+| "prompt"  | 2 x 1, 1st has no head  | as "causal", the graph given as flags of the query               |
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def construct_mle_transformer(
 
     Raises ValueError for an epsilon that is not in (0, 2 max_context) or that the dtype cannot reach with so many
     rows (the message names the smallest that it can), for a max_context below 1, and for a given gamma that is so
-    small beside beta that a query without a matching row would get 0 / 0. Reference: arXiv 2501.02547, the theorem
+    small next to beta that a query without a matching row would get 0 / 0. Reference: arXiv 2501.02547, the theorem
     and its proof.
 
     >>> from bnicl import load_network
@@ -137,7 +137,7 @@ def read_family(counts: Counts, target: int) -> Callable[[Int64[Tensor, "batch p
 def start_as_construction(model: Transformer, net: BayesianNetwork) -> Transformer:
     """`model`, in place, with the "causal" construction in a corner of its weights: an initialisation for training.
 
-    model: random weights, of at least the construction's size (`check_room`). What it has beyond that keeps its random
+    model: random weights, of at least the construction's size (`check_room`). The part beyond that keeps its random
     weights but writes nothing yet (its W_O and W_out are zero), so that the read-out is exactly START_SCALE times the
     constructed transformer's with the inverse temperature START_BETA, and all of it can learn.
     """

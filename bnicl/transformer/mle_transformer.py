@@ -1,6 +1,6 @@
 """The constructed transformer as a predictor: where its subspaces lie, how it reads a context, how wrong it can be.
 
-Rows that agree on a target and its parents are one to it: each such row is read once, with the logarithm of its number
+Rows that agree on a target and its parents count as one: each such row is read once, with the logarithm of its number
 added to its scores. The sums have as many terms as there are different rows, and rounding hardly grows with a context.
 """
 
@@ -25,7 +25,7 @@ from bnicl.transformer.model import Hook, Transformer
 from bnicl.transformer.predictor import SCORES, InContextTransformer
 
 Variant = Literal["paper", "causal", "heads", "prompt"]
-ROUNDING = 32  # times the machine epsilon: what a forward pass may add to the error, and 2 log n beside it
+ROUNDING = 32  # times the machine epsilon: what a forward pass may add to the error, plus 2 log n
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class MLETransformer(InContextTransformer):
     unmatched="nearest").
 
     `predict_proba` and `given` read the target's family from the context and drop the rest, as layer 1 would, so that
-    rows which differ elsewhere are one. Where weights were edited, ask `model(columns(context, query, target))`.
+    rows that differ only elsewhere count as one. If weights were edited, ask `model(columns(context, query, target))`.
     """
 
     name = "constructed transformer"
@@ -84,7 +84,7 @@ class MLETransformer(InContextTransformer):
         return super().columns(context, query, target)
 
     def _read(self, context: Context) -> Reading:
-        """Context rows that agree on the target and its parents are one to it, and are read once, with their number."""
+        """Context rows that agree on the target and its parents count as one, and are read once, with their number."""
         self._check_length(context.shape[1])
         if len(context) == 1:
             one = self.counted(Counts.of(context, self.net))
@@ -188,7 +188,7 @@ def _log(times: Float[Tensor, "batch n"]) -> Float[Tensor, "batch 1 1 n"]:
 def _weighed(log_times: Float[Tensor, "batch 1 any n"]) -> Hook:
     """Attention to rows that stand more than once: log times is added to each score.
 
-    The scores are centred before: a logarithm would lose its digits beside a large score.
+    The scores are centred first: a logarithm would lose its digits next to a large score.
     """
     log_times = nn.functional.pad(log_times, (0, 1))  # the query stands once
 

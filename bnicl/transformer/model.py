@@ -12,8 +12,8 @@ Shapes, in the names of the field:
 A layer adds attention to the stream, then a feed-forward network. The last position is the query; where
 the mask hides it from the context, the context's keys and values are computed once (`prefill`: the KV cache) and serve
 any number of queries (`decode`). Without positions a context is a multiset: rows that are equal stay equal
-in every layer, so each may stand once, with its multiplicity (`counts`), and the numbers are the same. They
-are so too for dense and for sparse matrices.
+in every layer, so each may stand once, with its multiplicity (`counts`), and the numbers are the same. The
+same holds for dense and sparse matrices.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class KVCache(NamedTuple):
     """A context that has been read (prefill): keys and values of each layer (None for a layer without attention).
 
     log_counts: the logarithm of each row's multiplicity, [batch, 1, 1, n], or None for rows that stand once.
-    log_n: the logarithm of the columns that a query sees, itself included, [batch, 1, 1, 1].
+    log_n: the logarithm of how many columns a query sees, itself included, [batch, 1, 1, 1].
     """
 
     layers: list[tuple[Tensor, Tensor] | None]
@@ -54,9 +54,9 @@ class TransformerConfig(BaseModel):
     n_positions: learned positions for this many rows; 0 for none. log_n: each head multiplies its scores by
     1 + tau log n, with a learned tau and n the columns that it sees. mlp_only: layers without attention.
 
-    Three more are GPT-2's. scaled_scores: scores are divided by sqrt(d_head). biases: of every matrix, not of the
-    feed-forward networks' alone. one_logit: one entry is read out for all nodes of two states, and stands for the
-    second state's of each; the first's is 0.
+    Three more are GPT-2's. scaled_scores: scores are divided by sqrt(d_head). biases: of every matrix, not only of the
+    feed-forward networks'. one_logit: one entry is read out for all nodes, which have two states: the logit of each
+    node's second state; the first state's is 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,7 +115,7 @@ class Attention(nn.Module):
         return plus(project_heads(x, self.W_K), self.b_K), plus(project_heads(x, self.W_V), self.b_V)
 
     def queries(self, x: Stream, log_n: Tensor) -> Heads:
-        """q of every position; log_n [batch or 1, 1, pos or 1, 1] counts the columns that it sees."""
+        """q of every position; log_n [batch or 1, 1, pos or 1, 1] is the logarithm of how many columns it sees."""
         q = plus(project_heads(x, self.W_Q), self.b_Q)
         q = q if self.scale == 1 else q * self.scale
         return q if self.tau is None else q * (1 + self.tau * log_n)
@@ -278,7 +278,7 @@ class Transformer(nn.Module):
     def answer(
         self, columns: Float[Tensor, "batch pos width"], hook: Hook | None = None, counts: Tensor | None = None
     ) -> Float[Tensor, "batch n_outputs"]:
-        """`forward` at the query alone: the last layer is computed for its column only, the numbers are the same."""
+        """`forward` at the query alone: the last layer is computed for its column only; the numbers are the same."""
         log_n, bias = self._visible(columns, counts)
         x = torch.cat([self._read_in(columns[:, :-1]), self._embed(columns[:, -1:])], dim=1)
         *first, last = self.blocks

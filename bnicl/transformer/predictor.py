@@ -1,6 +1,6 @@
 """A transformer as a predictor: encode context and query, run it, read the target's block.
 
-What hand-built and trained transformers have in common with the estimators: `predict_proba` and `given`.
+Hand-built and trained transformers share `predict_proba` and `given` with the estimators.
 """
 
 from __future__ import annotations
