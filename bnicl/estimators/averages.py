@@ -136,7 +136,7 @@ class ModelAverage(Average):
         P(k) = sum_A P(A | context) (n_{c(A),k} + alpha) / (n_{c(A)} + d alpha),
 
     c(A) being the query's states on A; another `prior` of the rows has its own evidence and means. The sum has 2^m
-    terms for a target with m predecessors; the counts of all of them are computed at once, prod_i (1 + d_i)
+    terms for a target with m predecessors; the counts of all of them are computed at once, d prod_i (1 + d_i)
     cells. More than `MAX_CELLS` of them raise a ValueError. If `edge_prob` is a range (low, high), each graph has its
     own p, uniform there. The parents of *all* nodes, and the query's values, are informative about p; the integral
     over p is exact.

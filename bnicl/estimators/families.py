@@ -79,7 +79,7 @@ class Counts:
         return tuple(found)
 
     def asked(self, query: Query, target: int) -> Int64[Tensor, "batch parents"]:
-        """The states of the target's parents in each query [batch, M]; raises ValueError where one is none of theirs."""
+        """The states of the target's parents in each query [batch, M]; raises ValueError for one that is none."""
         check_target(target, self.net.cardinalities)
         asked = query[:, list(self.net.parents[target])]
         check_states("query", asked, self.net.evidence_card(target))

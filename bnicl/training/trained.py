@@ -37,8 +37,8 @@ class TrainedTransformer(InContextTransformer):
 
     config: what it was trained with. history: about `config.records` records, evenly spread over the run, the last at
     its end: the step, the seconds so far, the mean loss since the last record, and on 64 held-out networks with N
-    rows (100, or what is nearest to that in training) the mean total variation to the truth, that of the posterior
-    mean and the regret in bits (both NaN where the posterior mean has no closed form).
+    rows (100, or what is nearest to that in training) the mean total variation to the truth, that of the optimum
+    and the regret in bits (both NaN where the optimum has no closed form).
     Values may be ABSENT: of nodes that a smaller network does not have, for example.
     """
 
