@@ -249,8 +249,8 @@ def test_the_cards_numbers_are_those_of_the_tables(browser: Any, address: str) -
     assert f"{len(scale)} networks, up to {scale['nodes'].max():,} nodes" in first
     assert f"{scale['worst_l1'].max() * 1e6:.0f} millionths" in first
     assert f"{minute:.2f} millibits" in second
-    assert f"{100 * ten['drawn value']:.0f} %" in third
-    assert f"{100 * ten['distance to the MLE']:.0f} %" in third
+    assert f"{100 * ten['drawn value']:.0f}\u00a0%" in third
+    assert f"{100 * ten['distance to the MLE']:.0f}\u00a0%" in third
     assert f"{later} of {runs} runs" in fourth
 
 
