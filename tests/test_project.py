@@ -90,6 +90,23 @@ def test_the_page_shows_the_benchmarks_that_were_measured() -> None:
     assert {"commit", "code", "versions", "hardware", "finished"} <= set(made)
 
 
+def test_the_page_of_targets_names_commits_of_this_history_by_their_days() -> None:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("a shallow clone has no history")
+    page = (ROOT / "book" / "targets.md").read_text()
+    named = re.findall(r"\b([0-9a-f]{7}), (\d+ \w{3})", page)
+    assert len(named) > 10
+    assert {
+        (commit, day)
+        for commit, day in named
+        if git("log", "-1", "--format=%ad", "--date=format:%-d %b", commit) != day
+    } == set()
+    assert {git("cat-file", "-t", commit) for commit in re.findall(r"\b[0-9a-f]{7}\b", page)} == {"commit"}
+
+
 def test_the_figure_of_the_readme_is_the_chapters() -> None:
     chapters = (nbformat.read(path, as_version=4) for path in CHAPTERS)
     images = [image for chapter in chapters if (image := figure(chapter, README_FIGURE))]

@@ -1,6 +1,6 @@
 """Writes book/_static/live.svg: what the live transformer shows of one question, for pages without JavaScript.
 
-The graph with the target and its parents, the rows and the query, and what five predictors answer.
+The rows and the query, with the target and its parents marked, and what five predictors answer.
 """
 
 from pathlib import Path
@@ -16,10 +16,10 @@ PICTURE = Path(__file__).resolve().parents[1] / "book" / "_static" / "live.svg"
 GRAPH, N_ROWS, TARGET, SEED = "general5", 10, 3, 6
 
 
-def answers(seed: int = SEED) -> tuple[torch.Tensor, torch.Tensor, float, dict[str, float]]:
+def answers() -> tuple[torch.Tensor, torch.Tensor, float, dict[str, float]]:
     """The rows, the query, the truth and the answers: the probability of state 1 of the target."""
     net = bnicl.load_network(GRAPH)
-    batch = bnicl.NetworkPrior(net).sample(batch_size=1, n=N_ROWS + 1, seed=seed)
+    batch = bnicl.NetworkPrior(net).sample(batch_size=1, n=N_ROWS + 1, seed=SEED)
     rows, query = batch.rows[:, :N_ROWS], batch.rows[:, N_ROWS]
     predictors = {
         "trained": bnicl.load_trained(GRAPH),
