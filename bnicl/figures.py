@@ -6,6 +6,7 @@ A predictor has the same colour and marker in the whole book, and nothing else h
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,14 +78,17 @@ def plain(text: str) -> str:
 
 def colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name: a predictor's own, and spare ones for all other names."""
-    rest = iter(OTHERS * (1 + len(names) // len(OTHERS)))
-    return {name: PALETTE.get(name) or next(rest) for name in names}
+    return _own_or_spare(names, PALETTE, OTHERS)
 
 
 def markers(names: Sequence[str]) -> dict[str, str]:
     """A marker for each name: a predictor's own, and spare ones for all other names."""
-    rest = iter(_MORE_MARKERS * (1 + len(names) // len(_MORE_MARKERS)))
-    return {name: MARKERS.get(name) or next(rest) for name in names}
+    return _own_or_spare(names, MARKERS, _MORE_MARKERS)
+
+
+def _own_or_spare(names: Sequence[str], own: Mapping[str, str], spare: Sequence[str]) -> dict[str, str]:
+    rest = itertools.cycle(spare)
+    return {name: own.get(name) or next(rest) for name in names}
 
 
 def shades(names: Sequence[str], colour: str = OTHERS[0]) -> dict[str, Any]:
