@@ -296,7 +296,8 @@ def test_each_experiment_of_the_paper_runs_from_training_to_its_tables(
     sweep = sweeps.load_sweep(path, "smoke")
     cells = parameters.cells_of_notebook(parameters.chapter_path(sweep.chapter))
     making = "\n".join(cell.source for cell in cells if "table" in cell.tags)
-    for run in sweep.runs:
+    different = {(run.parameters["experiment"], run.parameters["graph"]): run for run in sweep.runs}
+    for run in different.values():
         names = {"bnicl": bnicl, "runs": runs, "pd": pd, "torch": torch, **run.parameters, "fraction": 1e-5}
         exec(making, names)
         measured = names["measured"]
